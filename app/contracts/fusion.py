@@ -1,0 +1,131 @@
+"""The algebra of the rewrite signal, imported by app/ and training/ alike: no second copy may exist.
+
+The neutral element holds it together. At a ranking stage a rewrite enters as a factor, and 1 is neutral; at
+recall it enters as one more ranking, and weight 0 is neutral. Whatever is missing or not a positive finite
+number is neutral, so that a doubtful rewrite leaves the original ranking as it was, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypeGuard
+
+RRF_K = 60
+"""Rank offset of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+
+RECALL_CEILING = 1.0
+"""Weight at recall of a rewrite that is certain, where the original's is 1; see `recall_weight`."""
+
+RECALL_SHARPNESS = 1.0
+"""How fast the weight at recall falls with confidence; see `recall_weight`."""
+
+SCORE_FLOOR = 1e-6
+"""Relevance below this is read as this in the reward, so that one zero cannot make it infinite."""
+
+
+def phi(score: float | None, geometric_mean: float | None, weight: float, clip: float) -> float:
+    """Return the factor clip((score / geometric_mean) ** weight, 1/clip, clip) of one candidate.
+
+    Args:
+        score: s(y, d) in (0, 1], the relevance of the candidate to the rewrite.
+        geometric_mean: gm(y), the geometric mean of the scores over the candidates.
+        weight: b, how much the rewrite counts; 0 is neutral.
+        clip: c >= 1, the largest factor a rewrite may ever apply.
+
+    Returns:
+        A factor in [1/clip, clip]; 1.0 when an input is missing, not finite, or not positive.
+
+    Raises:
+        ValueError: `clip` is not a finite number >= 1. That is a wrong setting, not a doubtful rewrite.
+    """
+    if not (math.isfinite(clip) and clip >= 1.0):
+        raise ValueError(f"clip must be a finite number >= 1, not {clip!r}")
+    if not (_usable(score) and _usable(geometric_mean) and _usable(weight)):
+        return 1.0
+    bound = math.log(clip)
+    exponent = weight * (math.log(score) - math.log(geometric_mean))
+    return min(max(math.exp(min(max(exponent, -bound), bound)), 1.0 / clip), clip)
+
+
+def geometric_mean(scores: Iterable[float | None]) -> float | None:
+    """Return the geometric mean of the usable scores, or None when there is none.
+
+    Missing, non-finite and non-positive scores are left out: their candidates get the neutral factor.
+    """
+    logs = [math.log(score) for score in scores if _usable(score)]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else None
+
+
+def log_reward(s_pos: float, s_neg: float, s_rand: float, gamma: float, alpha: float) -> float:
+    """Return (1+gamma)·log s_pos - log s_neg + alpha·(log s_pos - log s_rand), in nats.
+
+    Args:
+        s_pos: mean relevance of the rewrite to the clicked documents, in [0, 1].
+        s_neg: the same for the skipped documents.
+        s_rand: the same for random documents; punishes rewrites that match everything.
+        gamma: extra weight of being relevant at all, beside being more relevant than the skipped.
+        alpha: weight of the contrast with random documents.
+
+    Raises:
+        ValueError: a mean relevance is not a finite number >= 0: missing evidence is never a number.
+    """
+    for name, value in (("s_pos", s_pos), ("s_neg", s_neg), ("s_rand", s_rand)):
+        if not (math.isfinite(value) and value >= 0.0):
+            raise ValueError(f"{name} must be a finite number >= 0, not {value!r}")
+    pos, neg, rand = (math.log(max(value, SCORE_FLOOR)) for value in (s_pos, s_neg, s_rand))
+    return (1.0 + gamma) * pos - neg + alpha * (pos - rand)
+
+
+def fuse_ranks(
+    rankings: Sequence[Sequence[str]], weights: Sequence[float], k: int = RRF_K
+) -> list[tuple[str, float]]:
+    """Fuse rankings by weighted reciprocal rank: score(d) = Σ weight / (k + rank), ranks from 1.
+
+    Args:
+        rankings: document ids, best first; the original query's ranking comes first.
+        weights: one per ranking. A later weight that is not positive and finite is neutral: its ranking
+            is left out, so with no other weight left the order is the original's, bit for bit.
+        k: rank offset; larger flattens.
+
+    Returns:
+        The union of the rankings that count, best first. Ties keep the original's order, then the order of
+        first appearance; no document of the original's ranking is ever lost. When a ranking repeats a
+        document, its first place counts.
+
+    Raises:
+        ValueError: no ranking, a different number of weights, or a first weight that is not positive.
+    """
+    if not rankings or len(rankings) != len(weights):
+        raise ValueError(f"need one weight per ranking, got {len(rankings)} rankings, {len(weights)} weights")
+    if not _usable(weights[0]):
+        raise ValueError(f"the original's weight must be a positive finite number, not {weights[0]!r}")
+    scores: dict[str, float] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        if not _usable(weight):
+            continue
+        for rank, doc_id in enumerate(dict.fromkeys(ranking), start=1):
+            scores[doc_id] = scores.get(doc_id, 0.0) + weight / (k + rank)
+    # Insertion order is the original's order first, and sorted() is stable: that is the tie rule.
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+def recall_weight(
+    confidence: float, *, ceiling: float = RECALL_CEILING, sharpness: float = RECALL_SHARPNESS
+) -> float:
+    """Return the weight of a rewrite's ranking at recall: ceiling · confidence ** sharpness.
+
+    A wrong rewrite loses more than a right one gains, so a doubtful one should weigh less than its share.
+
+    Args:
+        confidence: calibrated probability that the rewrite is right; above 1 counts as 1, NaN as 0.
+        ceiling: the weight of a certain rewrite, where the original's is 1.
+        sharpness: 1 is proportional; larger trusts only the sure ones.
+    """
+    if not _usable(confidence):
+        return 0.0
+    return float(ceiling * min(confidence, 1.0) ** sharpness)
+
+
+def _usable(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value) and value > 0.0

@@ -1,0 +1,76 @@
+"""Every error the service raises, drawn once.
+
+CorewriteError                      base; `code` is the wire word, `status` the HTTP status
+├── BadRequestError        422      the request itself is malformed
+├── OverloadedError        429      shed before any work; retry after `retry_after_s`
+├── DrainingError          503      shutting down; retry elsewhere
+├── CheckpointError        500      a checkpoint cannot be used; the message says which file and why
+└── EngineError            (never reaches a client: it becomes a `Reason` and the original query)
+    ├── InputTooLongError
+    ├── EngineUnavailableError
+    └── EngineFailedError
+"""
+
+from __future__ import annotations
+
+from app.contracts.reasons import Reason
+
+
+class CorewriteError(Exception):
+    """Base of all errors raised on purpose."""
+
+    code = "internal_error"
+    status = 500
+
+
+class BadRequestError(CorewriteError):
+    """The request is malformed; the message names the field."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class OverloadedError(CorewriteError):
+    """Too many requests are admitted already."""
+
+    code = "overloaded"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DrainingError(OverloadedError):
+    """The server is shutting down and takes no new work."""
+
+    code = "draining"
+    status = 503
+
+
+class CheckpointError(CorewriteError):
+    """A checkpoint is missing, incomplete, altered, or of a shape this version cannot read."""
+
+    code = "checkpoint"
+
+
+class EngineError(CorewriteError):
+    """The engine could not answer; `reason` is what the client is told."""
+
+    reason = Reason.ENGINE_ERROR
+
+
+class InputTooLongError(EngineError):
+    """Prompt plus completion do not fit the model's window."""
+
+    reason = Reason.INPUT_TOO_LONG
+
+
+class EngineUnavailableError(EngineError):
+    """The engine is not running or cannot take more."""
+
+    reason = Reason.ENGINE_UNAVAILABLE
+
+
+class EngineFailedError(EngineError):
+    """The engine failed while computing this request."""

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.contracts.fusion import RRF_K, fuse_ranks, geometric_mean, log_reward, phi, recall_weight
+
+positive = st.floats(min_value=1e-300, max_value=1.0)
+anything = st.one_of(st.none(), st.floats())
+rankings = st.lists(st.text("abcdefgh", min_size=1, max_size=2), unique=True, max_size=12)
+unusable = st.one_of(st.just(math.nan), st.just(math.inf), st.floats(max_value=0.0))
+
+
+def test_phi_is_the_power_of_the_ratio_inside_the_clip() -> None:
+    assert phi(0.4, 0.2, 1.0, 10.0) == pytest.approx(2.0)
+    assert phi(0.4, 0.2, 0.5, 10.0) == pytest.approx(math.sqrt(2.0))
+    assert phi(0.1, 0.2, 2.0, 10.0) == pytest.approx(0.25)
+
+
+def test_phi_is_clipped_on_both_sides() -> None:
+    assert phi(1.0, 1e-9, 3.0, 2.0) == 2.0
+    assert phi(1e-9, 1.0, 3.0, 2.0) == 0.5
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf, 0.0, -0.5])
+def test_phi_is_exactly_neutral_for_what_is_missing_or_no_positive_number(bad: float | None) -> None:
+    assert phi(bad, 0.5, 1.0, 2.0) == 1.0
+    assert phi(0.5, bad, 1.0, 2.0) == 1.0
+    if bad is not None:
+        assert phi(0.9, 0.5, bad, 2.0) == 1.0
+
+
+@given(score=positive, clip=st.floats(min_value=1.0, max_value=1e6))
+def test_phi_is_exactly_neutral_at_the_mean_and_at_weight_zero(score: float, clip: float) -> None:
+    assert phi(score, score, 1.0, clip) == 1.0
+    assert phi(score, 0.5, 0.0, clip) == 1.0
+
+
+@given(score=anything, mean=anything, weight=st.floats(), clip=st.floats(min_value=1.0, max_value=1e6))
+def test_phi_never_leaves_its_blast_radius(
+    score: float | None, mean: float | None, weight: float, clip: float
+) -> None:
+    assert 1.0 / clip <= phi(score, mean, weight, clip) <= clip
+
+
+@given(low=positive, high=positive, weight=st.floats(min_value=0.01, max_value=5))
+def test_phi_grows_with_the_score(low: float, high: float, weight: float) -> None:
+    low, high = sorted((low, high))
+    assert phi(low, 0.3, weight, 4.0) <= phi(high, 0.3, weight, 4.0)
+
+
+@pytest.mark.parametrize("clip", [0.5, 0.0, -1.0, math.nan, math.inf])
+def test_phi_refuses_a_clip_that_is_none(clip: float) -> None:
+    with pytest.raises(ValueError, match="clip"):
+        phi(0.5, 0.5, 1.0, clip)
+
+
+def test_geometric_mean_leaves_out_what_is_no_score() -> None:
+    assert geometric_mean([0.1, None, 0.4, math.nan, 0.0, -1.0]) == pytest.approx(0.2)
+    assert geometric_mean([]) is None
+    assert geometric_mean([None, 0.0]) is None
+
+
+def test_the_factors_of_all_candidates_multiply_to_one() -> None:
+    scores = [0.9, 0.2, 0.05, 0.4]
+    mean = geometric_mean(scores)
+    assert math.prod(phi(score, mean, 0.7, 1e9) for score in scores) == pytest.approx(1.0)
+
+
+def test_log_reward_is_its_formula() -> None:
+    expected = 1.5 * math.log(0.8) - math.log(0.2) + 0.3 * (math.log(0.8) - math.log(0.1))
+    assert log_reward(0.8, 0.2, 0.1, gamma=0.5, alpha=0.3) == pytest.approx(expected)
+
+
+def test_log_reward_is_what_phi_moves_a_clicked_document_past_a_skipped_one() -> None:
+    gain = math.log(phi(0.8, 0.4, 1.0, 1e9)) - math.log(phi(0.2, 0.4, 1.0, 1e9))
+    assert log_reward(0.8, 0.2, 0.5, gamma=0.0, alpha=0.0) == pytest.approx(gain)
+
+
+def test_log_reward_is_finite_at_zero_and_refuses_what_is_no_evidence() -> None:
+    assert math.isfinite(log_reward(0.0, 0.0, 0.0, gamma=1.0, alpha=1.0))
+    for bad in (math.nan, math.inf, -0.1):
+        with pytest.raises(ValueError, match="s_neg"):
+            log_reward(0.5, bad, 0.5, gamma=0.0, alpha=0.0)
+
+
+def test_fused_scores_are_weighted_reciprocal_ranks() -> None:
+    fused = dict(fuse_ranks([["a", "b"], ["b", "c"]], [1.0, 0.5]))
+    assert fused == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 0.5 / 61, "c": 0.5 / 62})
+    assert next(iter(fused)) == "b"
+
+
+def test_ties_keep_the_originals_order_then_first_appearance() -> None:
+    assert [doc for doc, _ in fuse_ranks([["a", "b"], ["b", "a"]], [1.0, 1.0])] == ["a", "b"]
+    assert [doc for doc, _ in fuse_ranks([["a"], ["x"], ["y"]], [1.0, 1.0, 1.0])] == ["a", "x", "y"]
+
+
+def test_a_repeated_document_counts_once() -> None:
+    assert fuse_ranks([["a", "a", "b"]], [1.0]) == [("a", 1 / (RRF_K + 1)), ("b", 1 / (RRF_K + 2))]
+
+
+@given(original=rankings, rewrite=rankings, weight=unusable)
+def test_an_unusable_weight_leaves_the_original_bit_for_bit(
+    original: list[str], rewrite: list[str], weight: float
+) -> None:
+    assert fuse_ranks([original, rewrite], [1.0, weight]) == fuse_ranks([original], [1.0])
+    assert [doc for doc, _ in fuse_ranks([original, rewrite], [1.0, weight])] == original
+
+
+@given(original=rankings, rewrite=rankings, weight=st.floats(min_value=0.0, max_value=10.0))
+def test_no_document_is_lost_or_repeated(original: list[str], rewrite: list[str], weight: float) -> None:
+    found = [doc for doc, _ in fuse_ranks([original, rewrite], [1.0, weight])]
+    assert len(found) == len(set(found))
+    assert set(found) == set(original) | (set(rewrite) if weight > 0 else set())
+
+
+@given(original=rankings, weight=st.floats(min_value=0.0, max_value=10.0))
+def test_an_identical_rewrite_changes_nothing(original: list[str], weight: float) -> None:
+    assert [doc for doc, _ in fuse_ranks([original, original], [1.0, weight])] == original
+
+
+@pytest.mark.parametrize(
+    ("given_rankings", "weights"), [([], []), ([["a"]], [1.0, 1.0]), ([["a"]], [0.0]), ([["a"]], [math.nan])]
+)
+def test_fuse_ranks_refuses_what_it_cannot_mean(
+    given_rankings: list[list[str]], weights: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        fuse_ranks(given_rankings, weights)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"),
+    [(0.5, 0.5), (1.0, 2.0), (7.0, 2.0), (0.0, 0.0), (-1.0, 0.0), (math.nan, 0.0)],
+)
+def test_recall_weight_is_a_power_of_confidence_up_to_the_ceiling(confidence: float, expected: float) -> None:
+    assert recall_weight(confidence, ceiling=2.0, sharpness=2.0) == expected
