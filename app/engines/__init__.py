@@ -1,0 +1,1 @@
+"""Engines turn prompts into completions. One protocol (`base`), one adapter a file."""

@@ -1,0 +1,223 @@
+"""Decoding rules: from the logits of a request's rows to its next tokens. Pure: numbers in, a choice out.
+
+A decoder owns the hypotheses of one request. `advance` takes the logits of its rows, [rows, vocab] float32,
+and returns the rows that go on, each as (row it continues, token it appends); the next call's rows are those,
+in that order. The first call has one row, the prompt's. An empty answer means the request is done: `results`
+has it.
+
+Log-probabilities are natural, at temperature 1, over the whole vocabulary, the end token included.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from app.engines.base import Finish, GenerationRequest
+
+Logits = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float64]
+Continuation = tuple[int, int]
+
+MASK_64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A finished completion; `token_ids` ends with the end token where `finish` is "stop"."""
+
+    token_ids: tuple[int, ...]
+    logprob: float
+    finish: Finish
+
+
+class Decoder(Protocol):
+    """One request's rule and state."""
+
+    def advance(self, logits: Logits) -> list[Continuation]:
+        """Take one step."""
+
+    def results(self) -> list[Hypothesis]:
+        """The finished hypotheses, best first."""
+
+
+def log_softmax(logits: Logits) -> Scores:
+    """Natural log-probabilities over the last axis, in float64.
+
+    Each row is computed by itself, so its value does not depend on the other rows.
+    """
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def make_decoder(request: GenerationRequest, *, end_id: int, beam_width: int) -> Decoder:
+    """The decoder a request asks for; raises `ValueError` for parameters outside their range."""
+    if request.max_tokens < 1 or request.num_completions < 1:
+        raise ValueError("max_tokens and num_completions must be at least 1")
+    match request.mode:
+        case "greedy":
+            return Greedy(end_id=end_id, max_tokens=request.max_tokens)
+        case "beam":
+            width = rows_needed(request, beam_width=beam_width)
+            return Beam(
+                width=width, best=request.num_completions, end_id=end_id, max_tokens=request.max_tokens
+            )
+        case "sample":
+            return Sample(request, end_id=end_id)
+
+
+def rows_needed(request: GenerationRequest, *, beam_width: int) -> int:
+    """The most rows of the batch the request can take at once."""
+    match request.mode:
+        case "greedy":
+            return 1
+        case "beam":
+            return max(request.num_completions, beam_width)
+        case "sample":
+            return request.num_completions
+
+
+class Greedy:
+    """The most probable token at each step; the lowest id wins a tie."""
+
+    def __init__(self, *, end_id: int, max_tokens: int) -> None:
+        self._end_id, self._max_tokens = end_id, max_tokens
+        self._token_ids: list[int] = []
+        self._logprob = 0.0
+        self._finish: Finish = "length"
+
+    def advance(self, logits: Logits) -> list[Continuation]:
+        """Take one step."""
+        row = logits[0]
+        token = int(row.argmax())
+        # The chosen token is the maximum, so its log-probability is minus the log of the shifted sum.
+        self._logprob -= float(np.log(np.exp(row - row[token]).sum(dtype=np.float64)))
+        self._token_ids.append(token)
+        if token == self._end_id:
+            self._finish = "stop"
+            return []
+        return [(0, token)] if len(self._token_ids) < self._max_tokens else []
+
+    def results(self) -> list[Hypothesis]:
+        """The one completion."""
+        return [Hypothesis(tuple(self._token_ids), self._logprob, self._finish)]
+
+
+class Beam:
+    """Beam search of `width` rows for the `best` hypotheses by total log-probability.
+
+    No length penalty: the total is what the reward and the confidence read, and a penalty would make the
+    order disagree with it. A candidate that ends counts only among the step's `width` best; the others go on.
+    A total only falls as tokens are added, so a row at or below the last of `best` finished hypotheses is
+    dropped, and the search ends when no row is left: this changes no answer. Hypotheses cut at `max_tokens`
+    compete with the finished ones.
+    """
+
+    def __init__(self, *, width: int, best: int, end_id: int, max_tokens: int) -> None:
+        self._width, self._best = width, best
+        self._end_id, self._max_tokens = end_id, max_tokens
+        self._rows: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        self._finished: list[Hypothesis] = []
+        self._step = 0
+
+    def advance(self, logits: Logits) -> list[Continuation]:
+        """Take one step."""
+        self._step += 1
+        totals = log_softmax(logits) + np.array([score for score, _ in self._rows])[:, None]
+        going_on: list[tuple[float, int, int]] = []
+        for rank, (total, row, token) in enumerate(_largest(totals, 2 * self._width)):
+            if token == self._end_id or self._step == self._max_tokens:
+                if rank < self._width:
+                    finish: Finish = "stop" if token == self._end_id else "length"
+                    token_ids = (*self._rows[row][1], token)
+                    self._finished.append(Hypothesis(token_ids, total, finish))
+            elif len(going_on) < self._width:
+                going_on.append((total, row, token))
+        self._finished = sorted(self._finished, key=lambda h: -h.logprob)[: self._best]
+        if len(self._finished) == self._best:
+            worst = self._finished[-1].logprob
+            going_on = [candidate for candidate in going_on if candidate[0] > worst]
+        self._rows = [(total, (*self._rows[row][1], token)) for total, row, token in going_on]
+        return [(row, token) for _, row, token in going_on]
+
+    def results(self) -> list[Hypothesis]:
+        """The `best` hypotheses; fewer only where the vocabulary is smaller than that."""
+        return list(self._finished)
+
+
+def _largest(totals: Scores, count: int) -> list[tuple[float, int, int]]:
+    """The `count` largest entries as (value, row, column), largest first; the lower index wins a tie."""
+    rows, vocab = totals.shape
+    flat = totals.ravel()
+    if count < flat.size:
+        # All at or above the count-th value: ties are settled by index, not by the partition.
+        chosen = np.flatnonzero(flat >= np.partition(flat, flat.size - count)[flat.size - count])
+    else:
+        chosen = np.arange(rows * vocab)
+    ranked = heapq.nsmallest(count, ((-float(flat[i]), int(i)) for i in chosen))
+    return [(-negative, *divmod(i, vocab)) for negative, i in ranked]
+
+
+class Sample:
+    """Independent draws at a temperature from the nucleus of probability `top_p`.
+
+    The random number of a draw is a function of (seed, completion index, step) alone (Philox, a counter-based
+    generator), so it cannot depend on what else is in the batch. The nucleus is the smallest set of most
+    probable tokens whose probability at that temperature reaches `top_p`.
+    """
+
+    def __init__(self, request: GenerationRequest, *, end_id: int) -> None:
+        if request.temperature <= 0 or not 0 < request.top_p <= 1:
+            raise ValueError("temperature must be above 0, and top_p above 0 and at most 1")
+        self._request, self._end_id = request, end_id
+        count = request.num_completions
+        self._token_ids: list[list[int]] = [[] for _ in range(count)]
+        self._logprobs = [0.0] * count
+        self._running = list(range(count))
+
+    def advance(self, logits: Logits) -> list[Continuation]:
+        """Take one step. The first draws every completion from the prompt's one row."""
+        logprobs = log_softmax(logits)
+        first = not self._token_ids[0]
+        continuations: list[Continuation] = []
+        running: list[int] = []
+        for i, index in enumerate(self._running):
+            row = 0 if first else i
+            token_ids = self._token_ids[index]
+            token = self._draw(logprobs[row], index, step=len(token_ids))
+            token_ids.append(token)
+            self._logprobs[index] += float(logprobs[row, token])
+            if token != self._end_id and len(token_ids) < self._request.max_tokens:
+                running.append(index)
+                continuations.append((row, token))
+        self._running = running
+        return continuations
+
+    def _draw(self, logprobs: Scores, index: int, *, step: int) -> int:
+        bits = np.random.Philox(key=(self._request.seed & MASK_64) | index << 64, counter=step)
+        uniform = np.random.Generator(bits).random()
+        heat = logprobs / self._request.temperature
+        weights = np.exp(heat - heat.max())
+        order = np.arange(len(weights))
+        if self._request.top_p < 1:
+            order = np.argsort(-weights, kind="stable")
+            mass = np.cumsum(weights[order])
+            order = order[: int(np.searchsorted(mass, self._request.top_p * mass[-1])) + 1]
+        mass = np.cumsum(weights[order])
+        drawn = int(np.searchsorted(mass, uniform * mass[-1], side="right"))
+        return int(order[min(drawn, len(order) - 1)])
+
+    def results(self) -> list[Hypothesis]:
+        """All completions, the most probable first; equal ones in the order of their index."""
+        hypotheses = [
+            Hypothesis(tuple(ids), logprob, "stop" if ids[-1] == self._end_id else "length")
+            for ids, logprob in zip(self._token_ids, self._logprobs, strict=True)
+        ]
+        return sorted(hypotheses, key=lambda h: -h.logprob)
