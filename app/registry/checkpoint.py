@@ -1,0 +1,87 @@
+"""Reading a checkpoint folder: nothing is believed that the manifest's digests do not prove."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app.contracts.confidence import CALIBRATION_NAME, Calibration
+from app.contracts.manifest import MANIFEST_NAME, FileEntry, Manifest
+from app.contracts.prompt import PROMPT_VERSION
+from app.errors import CheckpointError
+
+DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
+REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", CALIBRATION_NAME)
+MAX_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: id, folder, the digest over its files, and how to read its confidence."""
+
+    id: str
+    path: Path
+    weights_digest: str
+    manifest: Manifest
+    calibration: Calibration
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Verify the checkpoint in `path` and return it.
+
+    Raises:
+        CheckpointError: a file is missing, altered, a symbolic link, or of an unknown version; the message
+            names the file. Nothing of the weights is parsed before all digests agree.
+    """
+    manifest = _read_manifest(path)
+    for name in REQUIRED:
+        if name not in manifest.files:
+            raise CheckpointError(f"{path / MANIFEST_NAME}: lists no {name}")
+    for name, entry in manifest.files.items():
+        _verify(path / name, entry)
+    if manifest.prompt_version != PROMPT_VERSION:
+        raise CheckpointError(
+            f"{path}: trained for prompt version {manifest.prompt_version}, "
+            f"this server renders {PROMPT_VERSION}"
+        )
+    try:
+        calibration = Calibration.from_json((path / CALIBRATION_NAME).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path / CALIBRATION_NAME}: {error}") from error
+    return Checkpoint(manifest.checkpoint_id, path, manifest.weights_digest, manifest, calibration)
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Return the manifest's entry for a file."""
+    return FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST_NAME
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; is {path} a checkpoint folder?")
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise CheckpointError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def _verify(file: Path, entry: FileEntry) -> None:
+    if file.is_symlink():
+        raise CheckpointError(f"{file}: a symbolic link; a checkpoint holds plain files only")
+    if not file.is_file():
+        raise CheckpointError(f"{file}: missing")
+    if (size := file.stat().st_size) != entry.bytes:
+        raise CheckpointError(f"{file}: {size} bytes where the manifest says {entry.bytes}")
+    if _sha256(file) != entry.sha256:
+        raise CheckpointError(f"{file}: its SHA-256 is not the manifest's; the file was altered")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
