@@ -1,0 +1,74 @@
+"""Errors of the transport, and how every error becomes one JSON shape: `{"error": ..., "detail": ...}`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.errors import BadRequestError, CorewriteError, OverloadedError
+from app.telemetry import LOGGER
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+_HTTP_WORDS = {404: "not_found", 405: "method_not_allowed"}
+
+
+class BodyTooLargeError(BadRequestError):
+    """The body has more bytes than the route takes."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class BodyTimeoutError(BadRequestError):
+    """The body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+
+
+def wire_error(error: CorewriteError) -> dict[str, str]:
+    """The JSON object of an error; also what stands in a batch in place of an answer."""
+    return {"error": error.code, "detail": str(error)}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Map every error that may leave a route."""
+    app.add_exception_handler(CorewriteError, _corewrite_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _response(status: int, content: dict[str, str], headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(content), status_code=status, headers=headers, media_type="application/json")
+
+
+async def _corewrite_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CorewriteError)  # noqa: S101 -- what the handler is registered for
+    exchange = request.scope.get("corewrite")
+    if exchange is not None:
+        exchange.log["error"] = error.code
+        shed = isinstance(error, OverloadedError)
+        exchange.metrics.count_request("shed" if shed else "invalid" if error.status < 500 else "failed")  # noqa: PLR2004
+    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, OverloadedError) else None
+    return _response(error.status, wire_error(error), headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 -- what the handler is registered for
+    word = _HTTP_WORDS.get(error.status_code, "http_error")
+    detail = f"{request.method} {request.url.path[:128]}: {error.detail}"
+    return _response(error.status_code, {"error": word, "detail": detail}, dict(error.headers or {}))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    LOGGER.error("unexpected error", exc_info=error)
+    exchange = request.scope.get("corewrite")
+    if exchange is not None:
+        exchange.metrics.count_request("failed")
+    return _response(500, {"error": "internal_error", "detail": "the server failed; the log says why"})

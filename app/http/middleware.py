@@ -1,0 +1,86 @@
+"""What happens around every request: its arrival is timed, its trace carried, one log line written.
+
+Pure ASGI: it adds one header to the answer and touches no body.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from app.http.trace import continue_trace, new_trace
+from app.telemetry import LOGGER, TRACE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from app.telemetry import Metrics
+
+# Asked for every few seconds by machines: at info level they would drown what people asked for.
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+_MAX_PATH_CHARS = 128
+
+
+class Exchange:
+    """One request and its answer, as far as log and metrics care; at `scope["corewrite"]`."""
+
+    __slots__ = ("arrived_s", "log", "metrics")
+
+    def __init__(self, arrived_s: float, metrics: Metrics) -> None:
+        self.arrived_s = arrived_s
+        self.metrics = metrics
+        self.log: dict[str, object] = {}
+
+
+class RequestMiddleware:
+    """Trace, time and log each HTTP request."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event of ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = scope["corewrite"] = Exchange(self._clock(), self._metrics)
+        header = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+        trace = continue_trace(header.decode("latin-1")) if header is not None else None
+        if trace is None:
+            if header is not None:
+                self._metrics.ignored_headers.labels("traceparent").inc()
+            trace = new_trace()
+        token = TRACE.set((trace.trace_id, trace.span_id))
+        status = 0
+
+        async def send_traced(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"traceparent", trace.traceparent.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_traced)
+        except BaseException:
+            status = status or 500  # answered outside of us, by the last handler of all
+            raise
+        finally:
+            level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
+            if LOGGER.isEnabledFor(level):
+                fields = {
+                    "method": scope["method"],
+                    "path": scope["path"][:_MAX_PATH_CHARS],
+                    "status": status,
+                    "duration_ms": round((self._clock() - exchange.arrived_s) * 1000, 3),
+                    **exchange.log,
+                }
+                LOGGER.log(level, "request", extra={"fields": fields})
+            TRACE.reset(token)

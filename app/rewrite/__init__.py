@@ -1,0 +1,1 @@
+"""The request path: admission, deadline, cache, single-flight, engine, guard, confidence."""

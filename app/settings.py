@@ -1,0 +1,281 @@
+"""Every setting of the service: its meaning, its unit, and why the default is what it is.
+
+Precedence, highest first:
+
+1. command-line options of `corewrite serve` and `corewrite rewrite` (`--port` beats `REWRITE_PORT`);
+2. environment variables `REWRITE_<NAME>`;
+3. the defaults below.
+
+There is no settings file: one source per deployment keeps "what is it running with?" answerable.
+`docs/settings.md` is written by `reference()`; a test fails when the two disagree.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
+
+
+class Settings(BaseSettings):
+    """What one process of the service runs with; frozen, read once at start."""
+
+    model_config = SettingsConfigDict(env_prefix="REWRITE_", frozen=True, extra="forbid")
+
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Loopback, because a sidecar is called by its own pod only.",
+    )
+    port: int = Field(
+        default=8080,
+        ge=0,
+        le=65535,
+        description="TCP port to listen on; 0 takes a free one. 8080 needs no privileges.",
+    )
+    checkpoint: Path = Field(
+        default=DEFAULT_CHECKPOINT,
+        description="Folder of the checkpoint to serve. The default one comes with the package.",
+    )
+    enabled: bool = Field(
+        default=True,
+        description="False answers every query with the original alone (`disabled`): the kill switch.",
+    )
+
+    deadline_ms: int = Field(
+        default=500,
+        ge=1,
+        le=60_000,
+        description=(
+            "Milliseconds one rewrite may take where neither body nor header asks for less; it also caps "
+            "both. 500: a beam of 4 takes about a fifth of it on two busy cores, and a search page that "
+            "waits longer than half a second for an optional signal has lost more than it gains."
+        ),
+    )
+    batch_deadline_ms: int = Field(
+        default=10_000,
+        ge=1,
+        le=60_000,
+        description=(
+            "As REWRITE_DEADLINE_MS, for all items of a batch together. 10 s: 256 unseen queries take about "
+            "2 s on two idle cores, and nobody watches a page load behind a batch."
+        ),
+    )
+    generation_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description=(
+            "Seconds after which a generation is cancelled even in the background. 10: far beyond any real "
+            "one, so that only a hung engine meets it."
+        ),
+    )
+
+    max_inflight: int = Field(
+        default=128,
+        ge=1,
+        description=(
+            "Requests worked on at a time. 128: what two cores generate within the default deadline; more "
+            "would only wait in the engine's queue, out of sight of admission."
+        ),
+    )
+    max_waiting: int = Field(
+        default=256,
+        ge=0,
+        description="Requests that may wait for admission; the next is shed with 429. 256: two rounds.",
+    )
+    max_wait_ms: int = Field(
+        default=100,
+        ge=0,
+        description=(
+            "Milliseconds a request waits for admission before it is shed with 429. 100: a fifth of the "
+            "default deadline, so that what is admitted late can still be answered."
+        ),
+    )
+    retry_after_s: int = Field(
+        default=1,
+        ge=1,
+        description="Seconds in the Retry-After header of a shed request. 1: the smallest it can say.",
+    )
+    max_batches: int = Field(
+        default=8,
+        ge=1,
+        description="Batch requests worked on at a time; as many may wait. 8: 2,048 parsed items in memory.",
+    )
+    batch_concurrency: int = Field(
+        default=32,
+        ge=1,
+        description=(
+            "Batch items worked on at a time, over all batches. 32: enough to keep the engine full, and a "
+            "quarter of REWRITE_MAX_INFLIGHT, so that batches cannot starve single requests."
+        ),
+    )
+    max_background: int = Field(
+        default=32,
+        ge=0,
+        description=(
+            "Generations that may go on after nobody waits for them, to warm the cache; one more is "
+            "cancelled. 32: the engine clears them within its next few batches; 0 gives up at the deadline."
+        ),
+    )
+
+    cache_entries: int = Field(
+        default=100_000,
+        ge=0,
+        description="Judged generations kept in memory (about 1 kB each: 100 MB when full). 0: no cache.",
+    )
+    cache_ttl_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description=(
+            "Seconds an entry lives. A day: an entry is a function of the weights in its key and cannot go "
+            "stale; the limit only lets go of what nobody asks for any more."
+        ),
+    )
+
+    beam_width: int = Field(
+        default=4,
+        ge=1,
+        le=16,
+        description="Width of the beam. 4: the most rewrites a request may ask for, so one entry serves all.",
+    )
+    max_tokens: int = Field(
+        default=32,
+        ge=1,
+        description="Tokens a rewrite may have. 32: the 99.9th percentile of real queries is below 20.",
+    )
+    max_model_tokens: int | None = Field(
+        default=None,
+        ge=16,
+        description=(
+            "Tokens of prompt and rewrite together; longer prompts are `input_too_long`. Unset: the window "
+            "the model was trained with. Less saves memory."
+        ),
+    )
+    engine_threads: int = Field(
+        default=0,
+        ge=0,
+        description="Threads of the embedded engine; 0 takes every core this process may run on.",
+    )
+    engine_max_batch: int = Field(
+        default=32,
+        ge=1,
+        description=(
+            "Rows the embedded engine computes together; a beam takes its width. 32: eight beams of 4; "
+            "more gains two cores little."
+        ),
+    )
+    engine_max_queue: int = Field(
+        default=256,
+        ge=1,
+        description="Requests that may wait inside the engine. 256: twice REWRITE_MAX_INFLIGHT, never full.",
+    )
+
+    min_confidence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description=(
+            "Calibrated probability (0..1) below which a rewrite is withheld (`low_confidence`). Unset: the "
+            "threshold chosen with the checkpoint, which knows its own calibration."
+        ),
+    )
+    max_rewrite_chars: int = Field(
+        default=256,
+        ge=1,
+        description="Characters a rewrite may have (guard: `too_long`). 256: half of the longest query.",
+    )
+    max_rewrite_ratio: float = Field(
+        default=8.0,
+        gt=0,
+        description=(
+            "Times the characters of query and context that a rewrite may have, above 96 characters. 8: "
+            'abbreviations grow most, and "rn" to "registered nurse" is the measure.'
+        ),
+    )
+
+    max_body_bytes: int = Field(
+        default=262_144,
+        ge=1024,
+        description=(
+            "Bytes of one request body; more is 413. 256 KiB: every valid request fits with each character "
+            "escaped, and a 100 kB query still gets the 422 that names the field."
+        ),
+    )
+    max_batch_body_bytes: int = Field(
+        default=8_388_608,
+        ge=1024,
+        description="Bytes of one batch body; more is 413. 8 MiB: 256 items of 32 KiB.",
+    )
+    body_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="Seconds a client may take to send its body; then 408. 5: a slow mobile link needs 1.",
+    )
+
+    drain_grace_s: float = Field(
+        default=0.0,
+        ge=0,
+        description=(
+            "Seconds after SIGTERM in which /readyz is 503 already but requests are still served, until load "
+            "balancers have noticed. 0: a terminal wants it at once; set 5 behind a load balancer."
+        ),
+    )
+    drain_timeout_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds requests in flight may take to finish at shutdown. 10: every deadline fits.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="Least severe level logged. info: one line per request.",
+    )
+    log_queries: bool = Field(
+        default=False,
+        description="True logs raw queries. False logs hash and length only: queries are personal data.",
+    )
+    log_hash_key: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Key of the query hash in logs (HMAC-SHA-256). Unset: plain SHA-256, with which common queries "
+            "can be guessed; set it where logs leave the team."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _batches_leave_room(self) -> Settings:
+        if self.batch_concurrency > self.max_inflight:
+            raise ValueError("REWRITE_BATCH_CONCURRENCY may not exceed REWRITE_MAX_INFLIGHT")
+        return self
+
+
+def reference() -> str:
+    """The text of `docs/settings.md`: one table row per setting, in the order above."""
+    lines = [
+        "# Settings",
+        "",
+        "<!-- Written by `python -m app.settings`; a test compares. Edit app/settings.py instead. -->",
+        "",
+        "Precedence, highest first: command-line option, environment variable, default.",
+        "",
+        "| Environment variable | Default | Meaning, unit, why |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if default is None:
+            shown = "unset"
+        elif default == DEFAULT_CHECKPOINT:
+            shown = "`app/registry/default`"
+        else:
+            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        lines.append(f"| `REWRITE_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,302 @@
+"""Every metric and every log field of the service, declared once.
+
+`docs/metrics.md` is written by `reference()`; a test fails when the two disagree. Units are in the names.
+Label values come from closed sets, so that no client can grow the number of time series.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from app.contracts.reasons import Drop, Reason
+
+LOGGER = logging.getLogger("corewrite")
+
+# trace_id and span_id of the request this task works for; set by the HTTP middleware.
+TRACE: ContextVar[tuple[str, str] | None] = ContextVar("trace", default=None)
+
+_REASONS = ("none", *Reason)
+# Dense where an engine on two cores answers (10 to 200 ms), down to 0.1 ms for cache hits.
+_PHASE_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric: its full name, what it counts, and the closed set of each label's values."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    help: str
+    labels: Mapping[str, tuple[str, ...] | str]
+
+
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        "counter",
+        "corewrite_requests_total",
+        "Queries answered or refused; each item of a batch counts.",
+        {"outcome": ("rewritten", "degraded", "invalid", "shed", "failed"), "reason": _REASONS},
+    ),
+    MetricSpec(
+        "histogram",
+        "corewrite_phase_seconds",
+        "Seconds per phase of an answered query; engine and guard only where the cache had no entry.",
+        {"phase": ("queue", "cache", "engine", "guard", "total")},
+    ),
+    MetricSpec("gauge", "corewrite_queue_depth", "Queries waiting for admission.", {}),
+    MetricSpec("gauge", "corewrite_inflight_requests", "Queries admitted and not answered yet.", {}),
+    MetricSpec(
+        "counter",
+        "corewrite_cache_requests_total",
+        "Look-ups of the L1 cache.",
+        {"result": ("hit", "miss")},
+    ),
+    MetricSpec("gauge", "corewrite_cache_entries", "Entries of the L1 cache.", {}),
+    MetricSpec(
+        "counter",
+        "corewrite_singleflight_shared_total",
+        "Queries that waited for a generation another query had started.",
+        {},
+    ),
+    MetricSpec(
+        "gauge", "corewrite_background_generations", "Generations going on with nobody waiting for them.", {}
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_guard_drops_total",
+        "Completions dropped by the guard, once per generation.",
+        {"drop": tuple(Drop)},
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_engine_tokens_total",
+        "Tokens read and written by the engine, over all completions.",
+        {"kind": ("prompt", "completion")},
+    ),
+    MetricSpec(
+        "gauge",
+        "corewrite_engine_requests",
+        "Requests inside the engine, where it counts them.",
+        {"state": ("running", "waiting")},
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_engine_errors_total",
+        "Generations that failed, background ones included.",
+        {"reason": (Reason.ENGINE_ERROR, Reason.ENGINE_UNAVAILABLE, Reason.INPUT_TOO_LONG)},
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_shed_total",
+        "Requests refused before any work; a batch counts once.",
+        {"cause": ("queue_full", "queue_timeout", "draining")},
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_ignored_headers_total",
+        "Malformed request headers that were ignored.",
+        {"header": ("x-envoy-expected-rq-timeout-ms", "traceparent")},
+    ),
+    MetricSpec(
+        "gauge",
+        "corewrite_checkpoint_info",
+        "Always 1; the labels say which checkpoint serves.",
+        {"id": "the checkpoint's id", "digest": "SHA-256 of its weights"},
+    ),
+)
+
+LOG_FIELDS: Mapping[str, str] = {
+    "time": "RFC 3339, UTC, milliseconds",
+    "level": "debug, info, warning or error",
+    "event": "what happened, in a few words that do not vary",
+    "trace_id": "W3C trace id, 32 hex digits",
+    "span_id": "span of this service, 16 hex digits",
+    "method": "HTTP method",
+    "path": "path of the request, cut at 128 characters; never its query string",
+    "status": "HTTP status",
+    "duration_ms": "milliseconds from the first byte of headers to the last byte of the answer",
+    "query_hash": "first 12 hex digits of the query's SHA-256, keyed by REWRITE_LOG_HASH_KEY where set",
+    "query_chars": "length of the query in characters",
+    "query": "the raw query; only with REWRITE_LOG_QUERIES",
+    "num_rewrites": "rewrites in the answer",
+    "reason": "why there are none; the word of body, header and metric",
+    "reasons": "batch: answers per reason",
+    "cache": "hit, shared, miss or none",
+    "deadline_by": "who set the deadline: body, header or default",
+    "arm": "stable, canary or holdout",
+    "items": "batch: number of items",
+    "error": "wire word of the error that was answered",
+    "detail": "batch, start and stop: what is worth knowing, in words of the program",
+    "exception": "type of an unexpected exception; its message only with REWRITE_LOG_QUERIES, it may quote",
+    "frames": "where it was raised, innermost last, as file:line function",
+}
+
+
+class Metrics:
+    """The metrics above in a registry of their own, so that several apps may live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = self._counter("corewrite_requests_total")
+        self.phases = self._histogram("corewrite_phase_seconds")
+        self.queue_depth = self._gauge("corewrite_queue_depth")
+        self.inflight = self._gauge("corewrite_inflight_requests")
+        self.cache_requests = self._counter("corewrite_cache_requests_total")
+        self.cache_entries = self._gauge("corewrite_cache_entries")
+        self.shared = self._counter("corewrite_singleflight_shared_total")
+        self.background = self._gauge("corewrite_background_generations")
+        self.guard_drops = self._counter("corewrite_guard_drops_total")
+        self.engine_tokens = self._counter("corewrite_engine_tokens_total")
+        self.engine_requests = self._gauge("corewrite_engine_requests")
+        self.engine_errors = self._counter("corewrite_engine_errors_total")
+        self.shed = self._counter("corewrite_shed_total")
+        self.ignored_headers = self._counter("corewrite_ignored_headers_total")
+        self.checkpoint = self._gauge("corewrite_checkpoint_info")
+        # Bound once: finding a child by its labels costs more than counting.
+        spec = _spec("corewrite_phase_seconds").labels["phase"]
+        self.phase_seconds = {phase: self.phases.labels(phase) for phase in spec}
+        self.cache_hit = self.cache_requests.labels("hit")
+        self.cache_miss = self.cache_requests.labels("miss")
+        self._outcomes: dict[tuple[str, str], Counter] = {}
+
+    def count_request(self, outcome: str, reason: str = "none") -> None:
+        """Count one query by what became of it."""
+        child = self._outcomes.get((outcome, reason))
+        if child is None:
+            child = self._outcomes[outcome, reason] = self.requests.labels(outcome, reason)
+        child.inc()
+
+    def _counter(self, name: str) -> Counter:
+        spec = _spec(name)
+        return Counter(name.removesuffix("_total"), spec.help, tuple(spec.labels), registry=self.registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        spec = _spec(name)
+        return Gauge(name, spec.help, tuple(spec.labels), registry=self.registry)
+
+    def _histogram(self, name: str) -> Histogram:
+        spec = _spec(name)
+        return Histogram(name, spec.help, tuple(spec.labels), registry=self.registry, buckets=_PHASE_BUCKETS)
+
+
+def _spec(name: str) -> MetricSpec:
+    return next(spec for spec in METRICS if spec.name == name)
+
+
+class QueryFingerprint:
+    """What a log may say about a query: a hash and a length, and the text only where a setting allows it."""
+
+    def __init__(self, *, key: str | None, raw: bool) -> None:
+        self._key = key.encode() if key else None
+        self._raw = raw
+
+    def fields(self, query: str) -> dict[str, object]:
+        """The log fields of this query."""
+        data = query.encode("utf-8", "surrogatepass")
+        digest = (
+            hmac.digest(self._key, data, "sha256").hex() if self._key else hashlib.sha256(data).hexdigest()
+        )
+        fields: dict[str, object] = {"query_hash": digest[:12], "query_chars": len(query)}
+        if self._raw:
+            fields["query"] = query
+        return fields
+
+
+# Made once: `json.dumps` with any option builds an encoder per call.
+_encode = json.JSONEncoder(ensure_ascii=True, default=str).encode
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: the fields of `LOG_FIELDS` given as `extra={"fields": {...}}`.
+
+    An exception is told by type and place. Its message is left out unless `messages` is set, because
+    messages quote what went wrong, and what went wrong may be a query.
+    """
+
+    def __init__(self, *, messages: bool = False) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its line break."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        trace = TRACE.get()
+        if trace is not None:
+            line["trace_id"], line["span_id"] = trace
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            line["exception"] = f"{type(error).__name__}: {error}" if self._messages else type(error).__name__
+            line["frames"] = [
+                f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+                for frame in traceback.extract_tb(error.__traceback__)
+            ]
+        return _encode(line)
+
+
+def configure_logging(level: str, *, messages: bool, handler: logging.Handler | None = None) -> None:
+    """Send every log line of the process to standard output as JSON. For programs, not for libraries."""
+    handler = handler or logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter(messages=messages))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def bind(gauge: Gauge, read: Callable[[], float]) -> None:
+    """Read a gauge when it is scraped, so that keeping it costs a request nothing."""
+    gauge.set_function(read)
+
+
+def reference() -> str:
+    """The text of `docs/metrics.md`: every metric and every log field."""
+    lines = [
+        "# Metrics and log fields",
+        "",
+        "<!-- Written by `python -m app.telemetry`; a test compares. Edit app/telemetry.py instead. -->",
+        "",
+        "`GET /metrics` gives these and the usual `process_*` ones.",
+        "",
+        "| Metric | Type | Labels | Meaning |",
+        "|---|---|---|---|",
+    ]
+    for spec in METRICS:
+        labels = "; ".join(
+            f"`{label}`: {values if isinstance(values, str) else ', '.join(values)}"
+            for label, values in spec.labels.items()
+        )
+        lines.append(f"| `{spec.name}` | {spec.kind} | {labels or 'none'} | {spec.help} |")
+    lines += [
+        "",
+        "## Log fields",
+        "",
+        "One JSON object per line on standard output. Absent means it does not apply.",
+        "",
+        "| Field | Meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {meaning} |" for name, meaning in LOG_FIELDS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
