@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from app.contracts.prompt import CONTROL_TOKENS, render
+from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from training.cli import run_sft
+from training.config import RunConfig
+from training.publish import publish
+from training.sft import train
+
+
+@pytest.fixture(scope="module")
+def config_file(mini_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    text = f"""
+name = "mini"
+seed = 3
+data_dir = "{mini_data}"
+threads = 1
+[mixture]
+jobs = 0.5
+products = 0.2
+typos = 0.1
+context = 0.1
+fashion = 0.1
+[model]
+vocab_size = 400
+hidden_size = 32
+num_layers = 2
+num_heads = 2
+num_kv_heads = 1
+head_dim = 16
+intermediate_size = 64
+max_tokens = 256
+[optim]
+steps = 150
+batch_tokens = 8000
+learning_rate = 1e-2
+matrix_learning_rate = 2e-2
+weight_decay = 0.01
+warmup_ratio = 0.1
+clip_norm = 1.0
+dropout = 0.1
+"""
+    path = tmp_path_factory.mktemp("config") / "mini.toml"
+    path.write_text(text)
+    return path
+
+
+def test_train_sft_makes_a_checkpoint_that_loads_here_and_in_transformers(
+    config_file: Path, tmp_path: Path
+) -> None:
+    from argparse import Namespace  # noqa: PLC0415 - only here
+
+    out = tmp_path / "checkpoint"
+    assert run_sft(Namespace(config=config_file, run_dir=tmp_path / "run", out=out)) == 0
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.id == "mini"
+    assert (tmp_path / "run" / "reliability.png").exists()
+
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ours = Tokenizer.from_file(str(out / "tokenizer.json"))
+    for golden in checkpoint.manifest.golden:
+        ids = tokenizer(golden.prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        assert ids[0].tolist() == ours.encode(golden.prompt).ids
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        assert tuple(written[0, ids.shape[1] :].tolist()) == golden.token_ids
+
+
+def test_an_unusable_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from argparse import Namespace  # noqa: PLC0415 - only here
+
+    assert run_sft(Namespace(config=tmp_path / "none.toml", run_dir=tmp_path, out=None)) == 2
+    assert "none.toml: no such file" in capsys.readouterr().err
+
+
+def test_a_failed_publication_leaves_the_old_checkpoint(mini_config: RunConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    model, tokenizer = train(mini_config, tmp_path / "run")
+    with pytest.raises(ValueError, match="needs right and wrong"):
+        publish(model, tokenizer, mini_config, folder, facts={}, probes=[])
+    assert (folder / "old").read_text() == "old"
+
+
+def test_the_default_checkpoint_answers_its_golden_prompts_in_transformers() -> None:
+    checkpoint = load_checkpoint(DEFAULT_CHECKPOINT)
+    model = AutoModelForCausalLM.from_pretrained(DEFAULT_CHECKPOINT, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    assert tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS)) == list(range(len(CONTROL_TOKENS)))
+    assert render("rn icu nights") in {golden.prompt for golden in checkpoint.manifest.golden}
+    for golden in checkpoint.manifest.golden:
+        ids = tokenizer(golden.prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        assert tuple(written[0, ids.shape[1] :].tolist()) == golden.token_ids

@@ -1,0 +1,1 @@
+"""corewrite's sidecar: what makes and judges checkpoints."""

@@ -1,0 +1,123 @@
+"""From a trained model to a checkpoint folder: weights, tokenizer, calibration, golden prompts, manifest.
+
+The folder is a Hugging Face model folder, so that vLLM and transformers load it as it is. Everything that
+is derived from the weights is derived from the bfloat16 weights that are stored, not from those trained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen3ForCausalLM
+
+from app.contracts.confidence import CALIBRATION_NAME
+from app.contracts.manifest import MANIFEST_NAME, MANIFEST_VERSION, GoldenPrompt, Manifest
+from app.contracts.prompt import CONTROL_TOKENS, END, PAD, PROMPT_VERSION, Context, Item, render
+from app.engines.embedded import EmbeddedEngine
+from app.registry.checkpoint import describe_file
+from training.calibrate import Observation, Probe, cross_fitted, fit, observe
+from training.card import model_card
+from training.config import RunConfig
+from training.reliability import Reliability, reliability
+
+GOLDEN_TOKENS = 24
+THRESHOLD = 0.5
+"""Confidence below which a rewrite is withheld: it is shown when it is more likely right than wrong."""
+
+GOLDEN: Sequence[str] = (
+    render("rn icu nights"),
+    render("Truck Hopper"),
+    render("bluetoth headphones"),
+    render("laptop"),
+    render(
+        "in blue", Context(last_item=Item("Nike Men Black Running Shoes", "Men, Sports Shoes, Black, Sports"))
+    ),
+    render("Is it treatable?", Context(previous_queries=("What is throat cancer?",))),
+)
+
+
+def publish(
+    model: Qwen3ForCausalLM,
+    tokenizer: Tokenizer,
+    config: RunConfig,
+    folder: Path,
+    *,
+    facts: Mapping[str, object],
+    probes: Sequence[Probe],
+) -> Reliability:
+    """Write a checkpoint into `folder` (made anew) and return how reliable its confidence is."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    stored = _write_model(model, part)
+    _write_tokenizer(tokenizer, config.model.max_tokens, part)
+    observations = asyncio.run(_observe(part, probes))
+    (part / CALIBRATION_NAME).write_text(fit(observations, THRESHOLD).to_json() + "\n", encoding="utf-8")
+    report = reliability(observations, cross_fitted(observations))
+    card = model_card(
+        config,
+        parameters=stored.num_parameters(),
+        facts=facts,
+        reliability=report,
+        observations=observations,
+    )
+    (part / "README.md").write_text(card, encoding="utf-8")
+    names = sorted(file.name for file in part.iterdir())
+    manifest = Manifest(
+        version=MANIFEST_VERSION,
+        checkpoint_id=config.name,
+        architecture="Qwen3ForCausalLM",
+        prompt_version=PROMPT_VERSION,
+        parameters=stored.num_parameters(),
+        parent=None,
+        files={name: describe_file(part / name) for name in names},
+        golden=tuple(_golden(stored, tokenizer, prompt) for prompt in GOLDEN),
+        training={"config": config.model_dump(mode="json", exclude={"data_dir"}), **facts},
+    )
+    (part / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return report
+
+
+def _write_model(model: Qwen3ForCausalLM, folder: Path) -> Qwen3ForCausalLM:
+    model.config.use_cache = True
+    model.to(device="cpu", dtype=torch.bfloat16).save_pretrained(folder)
+    return model.float().eval()
+
+
+def _write_tokenizer(tokenizer: Tokenizer, max_tokens: int, folder: Path) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_tokens,
+        "eos_token": END,
+        "pad_token": PAD,
+        "additional_special_tokens": [token for token in CONTROL_TOKENS if token not in (END, PAD)],
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+async def _observe(folder: Path, probes: Sequence[Probe]) -> list[Observation]:
+    engine = EmbeddedEngine(folder, weights_digest="0" * 64, threads=torch.get_num_threads(), max_queue=1024)
+    await engine.start()
+    try:
+        return await observe(engine, probes)
+    finally:
+        await engine.close()
+
+
+@torch.no_grad()
+def _golden(model: Qwen3ForCausalLM, tokenizer: Tokenizer, prompt: str) -> GoldenPrompt:
+    ids = torch.tensor([tokenizer.encode(prompt).ids])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=GOLDEN_TOKENS, do_sample=False
+    )
+    return GoldenPrompt(prompt=prompt, token_ids=tuple(out[0, ids.shape[1] :].tolist()))

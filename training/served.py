@@ -1,0 +1,58 @@
+"""A checkpoint as users meet it: the whole request path of the service, in process, for evaluation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.contracts.prompt import NO_CONTEXT, Context
+from app.main import create_app
+from app.rewrite.answer import Answer, Query
+from app.rewrite.deadline import deadline_of
+from app.settings import Settings
+from training.evaluate import Rewrite
+
+NUM_REWRITES = 4
+CONCURRENCY = 32
+PATIENCE_MS = 60_000
+
+
+class ServedRewriter:
+    """Rewrites through `RewriteService`: engine, guard and abstention included.
+
+    Args:
+        checkpoint: the folder to serve.
+        min_confidence: threshold in place of the checkpoint's own; 0 shows everything the guard lets pass.
+    """
+
+    def __init__(self, checkpoint: Path, *, min_confidence: float | None = None) -> None:
+        self._settings = Settings(
+            checkpoint=checkpoint, min_confidence=min_confidence, deadline_ms=PATIENCE_MS, cache_entries=0
+        )
+
+    def rewrite(self, queries: Sequence[str]) -> list[list[Rewrite]]:
+        """Return the rewrites of each query, best first; an empty list is an abstention."""
+        return [
+            [Rewrite(rewrite.text, rewrite.confidence) for rewrite in answer.rewrites]
+            for answer in self.answers([(query, NO_CONTEXT) for query in queries])
+        ]
+
+    def answers(self, asked: Sequence[tuple[str, Context]]) -> list[Answer]:
+        """Return the service's answer to each (query, context), in order."""
+        return asyncio.run(self._answers(asked))
+
+    async def _answers(self, asked: Sequence[tuple[str, Context]]) -> list[Answer]:
+        app = create_app(self._settings)
+        free = asyncio.Semaphore(CONCURRENCY)
+
+        async def one(number: int, text: str, context: Context) -> Answer:
+            query = Query(text=text, query_id=str(number), context=context, num_rewrites=NUM_REWRITES)
+            async with free:
+                deadline = deadline_of(time.monotonic(), body_ms=None, header_ms=None, default_ms=PATIENCE_MS)
+                answer: Answer = await app.state.service.rewrite(query, deadline)
+                return answer
+
+        async with app.router.lifespan_context(app):
+            return await asyncio.gather(*(one(n, text, context) for n, (text, context) in enumerate(asked)))

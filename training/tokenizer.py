@@ -1,0 +1,42 @@
+"""The tokenizer trained here: byte-level BPE over lower-cased NFKC text, digits one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from app.contracts.prompt import CONTROL_TOKENS
+
+# A word with the space before it; one digit; a run of punctuation; white space that is left.
+PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a tokenizer of `vocab_size` tokens; control tokens take the lowest ids, in their own order.
+
+    Lower-casing makes "RN" and "rn" one word, so that a small model learns each title once. All 256 bytes
+    are in the vocabulary: every text can be encoded.
+    """
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer = normalizers.Sequence(
+        # A leading space makes a word the same token at the start of a text as within it.
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Prepend(" ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(CONTROL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
