@@ -1,0 +1,47 @@
+# Two commands are all a user needs: `make serve` and `make test`.
+PYTHON ?= python3.11
+PORT   ?= 8080
+VENV   := .venv
+BIN    := $(VENV)/bin
+# The lock pins every version; pip takes only what the extras ask for.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
+
+.PHONY: serve test lint bench reproduce lock clean
+
+serve: $(VENV)/.serve
+	$(BIN)/corewrite serve --port $(PORT)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python -m loadtest.bench_engines --json .cache/bench-engines.json
+	$(BIN)/python -m loadtest.bench_http --json .cache/bench-http.json
+
+reproduce: $(VENV)/.test
+	$(BIN)/python -m training.reproduce
+
+lock: $(VENV)/.test
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
+		| sed 's/+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) --editable .
+	touch $@
+
+# torch has its own line: where an index offers a CPU build, naming the version alone is what finds it.
+$(VENV)/.test: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) --editable .[test]
+	touch $@ $(VENV)/.serve
