@@ -20,8 +20,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	$(BIN)/python -m loadtest.bench_engines --json .cache/bench-engines.json
-	$(BIN)/python -m loadtest.bench_http --json .cache/bench-http.json
+	$(BIN)/python loadtest/bench_engines.py --json .cache/bench-engines.json
 
 reproduce: $(VENV)/.test
 	$(BIN)/python -m training.reproduce

@@ -47,6 +47,9 @@ class RunConfig(_Section):
     """A whole run: where the data lies, what is mixed, the model, the optimiser, the seed."""
 
     name: str
+    parent: Path | None = Field(
+        default=None, description="configuration whose weights and tokenizer to start from; trained first"
+    )
     seed: int
     data_dir: Path = Field(description="folder that has jobs/, products/, typos/, context/, fashion/")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
@@ -57,14 +60,17 @@ class RunConfig(_Section):
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a TOML file; a relative `data_dir` is taken from the working directory.
+    """Read a TOML file; relative paths are taken from the working directory, `parent` from the file's.
 
     Raises:
         ConfigError: naming the file, the field and what is wrong with it.
     """
     try:
-        return RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        config = RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    if config.parent is None:
+        return config
+    return config.model_copy(update={"parent": path.parent / config.parent})

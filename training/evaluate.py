@@ -1,7 +1,8 @@
 """What a rewriter does to retrieval: every retriever crossed with every way to use a rewrite.
 
-Each way ("arm") is a plan per query: texts to search, each with a weight, fused by reciprocal rank at the
-weights the service would use. The first text carries weight 1; the others are the parallel rewrites.
+Each way ("arm") is a plan per query: texts to search, each with a weight, whose scores are summed at these
+weights (`app.contracts.fusion.fuse_scores`). The first text carries weight 1; the others are the parallel
+rewrites. The hybrid is reciprocal rank fusion (k = 60) of BM25 and dense.
 
     none               the original alone                        the baseline of every delta
     nearest            the nearest training title, alone         jobs only: the sceptic's baseline
@@ -21,13 +22,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.fusion import fuse_ranks
+from app.contracts.fusion import fuse_ranks, fuse_scores
 from training.datasets.beir import Query, Task
 from training.measures import NDCG, RECALL, bootstrap, judged, per_query
-from training.retrieval import RETRIEVERS, Rankings
+from training.retrieval import DEPTH, Rankings
+
+RETRIEVERS = ("bm25", "dense", "hybrid")
 
 Plan = Sequence[tuple[str, float]]
-"""Texts to search and the weights to fuse their rankings with; the first one's is 1."""
+"""Texts to search and the weights to fuse their runs with; the first one's is 1."""
 
 Weigh = Callable[[float], float]
 """From a rewrite's confidence in [0, 1] to the weight of its ranking; 0 is neutral."""
@@ -121,7 +124,7 @@ def evaluate(
         weigh: the weight of a rewrite's ranking where the original's is 1.
         oracle: query_id -> right rewrite; a query it lacks keeps its original.
         nearest: query_id -> rewrite of the nearest-title baseline.
-        retrievers: a subset of `retrieval.RETRIEVERS`.
+        retrievers: a subset of RETRIEVERS.
     """
     ids = judged(task.qrels, [query.query_id for query in task.queries])
     kept = set(ids)
@@ -181,17 +184,27 @@ def parallel_plan(original: str, rewrites: Sequence[Rewrite], weigh: Weigh) -> P
     return [(original, 1.0), *((rewrite.text, weigh(rewrite.confidence)) for rewrite in rewrites)]
 
 
-def ranked(rankings: Rankings, retriever: str, plans: Sequence[Plan]) -> list[Sequence[str]]:
-    """Search and fuse each plan: doc ids, best first. Texts of weight 0 are not searched."""
+def ranked(rankings: Rankings, retriever: str, plans: Sequence[Plan]) -> list[list[str]]:
+    """Search and fuse each plan: doc ids, best first. Texts of weight 0 are not searched.
+
+    Args:
+        rankings: what searches and remembers.
+        retriever: one of RETRIEVERS; the hybrid fuses the ranks of both others, each fused already.
+        plans: one per query.
+    """
+    if retriever == "hybrid":
+        both = zip(ranked(rankings, "bm25", plans), ranked(rankings, "dense", plans), strict=True)
+        return [[doc_id for doc_id, _ in fuse_ranks(pair, (1.0, 1.0))[:DEPTH]] for pair in both]
     used = [[(text, weight) for text, weight in plan if weight > 0] for plan in plans]
     texts = list(dict.fromkeys(text for plan in used for text, _ in plan))
     found = dict(zip(texts, rankings.get(retriever, texts), strict=True))
-    return [
-        found[plan[0][0]]
-        if len(plan) == 1
-        else [doc for doc, _ in fuse_ranks([found[text] for text, _ in plan], [weight for _, weight in plan])]
-        for plan in used
-    ]
+    fused = []
+    for plan in used:
+        runs = [found[text] for text, _ in plan]
+        # A run cut at DEPTH scores the rest at most as its last document; a shorter one is whole.
+        missing = [run[-1][1] if len(run) >= DEPTH else 0.0 for run in runs]
+        fused.append([doc_id for doc_id, _ in fuse_scores(runs, [weight for _, weight in plan], missing)])
+    return fused
 
 
 def gain_curve(

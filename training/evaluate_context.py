@@ -22,8 +22,9 @@ from app.contracts.prompt import NO_CONTEXT, Context
 from training.datasets.beir import Document
 from training.datasets.conversations import Turn, read_turns
 from training.datasets.followups import Catalogue, FollowUp, read_items
+from training.evaluate import RETRIEVERS, ranked
 from training.measures import bootstrap
-from training.retrieval import RETRIEVERS, Rankings, tokens
+from training.retrieval import Rankings, tokens
 from training.served import ServedRewriter
 
 FOLLOW_UPS, SEED = 600, 97
@@ -68,7 +69,9 @@ def evaluate_follow_ups(items_file: Path, rewrite: Rewrite) -> list[dict[str, An
             np.mean([t.casefold() == f.wanted.query() for t, f in zip(written, asked, strict=True)])
         )
         for retriever in RETRIEVERS:
-            recall = bootstrap(_recall(qrels, rankings.get(retriever, written)))
+            recall = bootstrap(
+                _recall(qrels, ranked(rankings, retriever, [[(text, 1.0)] for text in written]))
+            )
             rows.append(
                 {
                     "set": "followups",

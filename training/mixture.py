@@ -14,10 +14,12 @@ from training.datasets.conversations import Conversations, read_turns
 from training.datasets.examples import Example, Source
 from training.datasets.followups import Catalogue, FollowUps, read_items
 from training.datasets.jobs import JobTitles, read_jobs
+from training.datasets.lexical import RecombinedTitles
 from training.datasets.spelling import Misspellings, ProductPhrases
 
 SOURCES: Mapping[str, Callable[[Path], Source]] = {
     "jobs": lambda data: JobTitles(read_jobs(data / "jobs")),
+    "recombined": lambda data: RecombinedTitles(read_jobs(data / "jobs")),
     "products": lambda data: ProductPhrases(data / "products"),
     "typos": lambda data: Misspellings(data / "typos" / "misspellings.tsv"),
     "context": lambda data: Conversations(

@@ -4,7 +4,8 @@ A file is a list of records; each says what was measured, by which command, at w
 and how far a repetition may differ. `python -m training.reproduce` runs the commands again.
 
     - id: jobs-dev_seen-dense-parallel
-      what: dev_seen, dense, original + rewrites       # optional: the words of the table; else the id
+      row: dev_seen, dense                             # its place in the table
+      column: original + rewrites
       command: corewrite evaluate --data $DATA/jobs --split dev_seen --json $OUT/dev_seen.json
       json: dev_seen.json                              # what the command writes, in $OUT
       select: {retriever: dense, rewrite: parallel, field: ndcg@10}
@@ -42,7 +43,8 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    what: str | None = None
+    row: str
+    column: str
     command: str
     json_file: Annotated[str, Field(alias="json")]
     select: dict[str, Any]
@@ -90,20 +92,31 @@ def fill(readme: str, table: str) -> str:
 
 def _section(path: Path) -> str:
     results = read_results(path)
+    columns = list(dict.fromkeys(result.column for result in results))
+    cells = {(result.row, result.column): _cell(result) for result in results}
+    units = ", ".join(dict.fromkeys(result.unit for result in results))
     lines = [
-        f"**{path.stem.replace('_', ' ')}**",
+        f"**{path.stem.replace('_', ' ')}** ({units})",
         "",
-        "| measured | value | 95 % interval | unit |",
-        "|---|--:|---|---|",
+        f"| | {' | '.join(columns)} |",
+        f"|---|{'--:|' * len(columns)}",
     ]
-    for result in results:
-        interval = "[{:.4g}, {:.4g}]".format(*result.interval) if result.interval else ""
-        what = result.what or f"`{result.id}`"
-        lines.append(f"| {what} | {result.value:.4g} ± {result.tolerance:.2g} | {interval} | {result.unit} |")
+    lines += [
+        f"| {row} | {' | '.join(cells.get((row, column), '') for column in columns)} |"
+        for row in dict.fromkeys(result.row for result in results)
+    ]
     stamps = dict.fromkeys(f"{result.commit}, {result.machine}, {result.date}" for result in results)
     commands = dict.fromkeys(result.command for result in results)
     lines += ["", *(f"Measured at {stamp}." for stamp in stamps), "", "```", *commands, "```"]
     return "\n".join(lines)
+
+
+def _cell(result: Result) -> str:
+    """Differences carry their sign and their interval; levels stand alone, their interval is in the file."""
+    if result.select.get("field") != "delta":
+        return f"{result.value:.3f}"
+    interval = " [{:+.3f}, {:+.3f}]".format(*result.interval) if result.interval else ""
+    return f"{result.value:+.3f}{interval}"
 
 
 class _StringDates(yaml.SafeLoader):

@@ -1,8 +1,8 @@
-"""The retrievers of the evaluation: BM25, dense, and their hybrid. Exact search, deterministic.
+"""The retrievers of the evaluation, BM25 and dense. Exact search, deterministic.
 
 BM25 is Lucene's (k1 = 0.9, b = 0.4, Anserini's defaults) by bm25s over runs of letters and digits in lower
-case, without stemming or stop words. Dense is all-MiniLM-L6-v2, normalised, by dot product. The hybrid is
-reciprocal rank fusion (k = 60) of both. All read title + text and return at most `depth` documents.
+case, without stemming or stop words. Dense is all-MiniLM-L6-v2, normalised, by dot product. Both read title
++ text and return at most `DEPTH` documents.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.fusion import fuse_ranks
 from training.datasets.beir import Document
 
 DEPTH = 1000
-RETRIEVERS = ("bm25", "dense", "hybrid")
 ENCODER = "all-MiniLM-L6-v2"
 CACHE = Path(".cache") / "embeddings"
 EMBEDDING_DIM = 384
@@ -83,25 +81,19 @@ class Rankings:
 
     def __init__(self, bm25: Retriever, dense: Retriever) -> None:
         self._parts = {"bm25": bm25, "dense": dense}
-        self._memory: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._memory: dict[tuple[str, str], Run] = {}
 
     @classmethod
     def over(cls, documents: Sequence[Document], cache_dir: Path = CACHE) -> Rankings:
-        """Index `documents` for all three retrievers."""
+        """Index `documents` for both retrievers."""
         return cls(Bm25Retriever(documents), DenseRetriever(documents, cache_dir))
 
-    def get(self, retriever: str, texts: Sequence[str]) -> list[tuple[str, ...]]:
-        """Return the doc ids found for each text, best first; `retriever` is one of RETRIEVERS."""
+    def get(self, retriever: str, texts: Sequence[str]) -> list[Run]:
+        """Return the run of each text; `retriever` is "bm25" or "dense"."""
         missing = [text for text in dict.fromkeys(texts) if (retriever, text) not in self._memory]
-        if missing:
-            found = self._fused(missing) if retriever == "hybrid" else self._parts[retriever].search(missing)
-            for text, run in zip(missing, found, strict=True):
-                self._memory[retriever, text] = tuple(doc_id for doc_id, _ in run)
+        for text, run in zip(missing, self._parts[retriever].search(missing) if missing else [], strict=True):
+            self._memory[retriever, text] = run
         return [self._memory[retriever, text] for text in texts]
-
-    def _fused(self, texts: Sequence[str]) -> list[Run]:
-        both = zip(self.get("bm25", texts), self.get("dense", texts), strict=True)
-        return [fuse_ranks(pair, (1.0, 1.0))[:DEPTH] for pair in both]
 
 
 def tokens(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from app.contracts.prompt import CONTROL_TOKENS, END, PAD
-from training.config import ModelConfig, OptimConfig, RunConfig
+from training.config import ModelConfig, OptimConfig, RunConfig, read_config
 from training.mixture import Encoded, Mixture, batches
 from training.tokenizer import train_tokenizer
 
@@ -127,18 +127,24 @@ def rate(step: int, optim: OptimConfig) -> float:
 
 
 def train(config: RunConfig, run_dir: Path) -> tuple[Qwen3ForCausalLM, Tokenizer]:
-    """Train, or go on with, the run in `run_dir`; one JSON line per step goes to `steps.jsonl`."""
+    """Train, or go on with, the run in `run_dir`; one JSON line per step goes to `steps.jsonl`.
+
+    A run with a parent starts from its weights and tokenizer; the parent is trained first, beside it.
+    """
+    parent = None if config.parent is None else _train_parent(config.parent, run_dir.parent)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     mixture = Mixture(config.mixture, config.data_dir)
     tokenizer_file, state_file = run_dir / "tokenizer.json", run_dir / "state.pt"
-    if not tokenizer_file.exists():
+    if parent is not None:
+        parent[1].save(str(tokenizer_file))
+    elif not tokenizer_file.exists():
         train_tokenizer(mixture.texts(config.seed), config.model.vocab_size).save(str(tokenizer_file))
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = new_model(config.model).to(device)
+    model = new_model(config.model).to(device) if parent is None else parent[0]
     model.train()
     state = State(model, new_optimizers(model, config.optim))
     if state_file.exists():
@@ -176,6 +182,11 @@ def train(config: RunConfig, run_dir: Path) -> tuple[Qwen3ForCausalLM, Tokenizer
     state.save(state_file)
     model.eval()
     return model, tokenizer
+
+
+def _train_parent(config_file: Path, runs: Path) -> tuple[Qwen3ForCausalLM, Tokenizer]:
+    config = read_config(config_file)
+    return train(config, runs / config.name)
 
 
 def _step(state: State, batch: list[Encoded], optim: OptimConfig, device: torch.device) -> tuple[float, int]:

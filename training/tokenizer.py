@@ -31,7 +31,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
+    # The space that the normaliser put before the first word is taken off again.
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(CONTROL_TOKENS),

@@ -21,14 +21,14 @@ from app.contracts.fusion import recall_weight
 from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from training.datasets.jobs import read_jobs
 from training.datasets.validation import validation_task
-from training.evaluate import Plan, Rewrite, parallel_plan, ranked
+from training.evaluate import RETRIEVERS, Plan, Rewrite, parallel_plan, ranked
 from training.measures import NDCG, per_query
-from training.retrieval import RETRIEVERS, Rankings
+from training.retrieval import Rankings
 from training.served import ServedRewriter
 
-THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4)
-SHARPNESS = (1.0, 1.5, 2.0, 3.0)
-CEILINGS = (2.0, 3.0, 4.0, 6.0, 8.0)
+THRESHOLDS = (0.0, 0.2)
+SHARPNESS = (1.0, 1.5, 2.0)
+CEILINGS = (1.5, 2.0, 3.0)
 MAX_LOSS = 0.004
 
 

@@ -96,10 +96,7 @@ def fuse_ranks(
     Raises:
         ValueError: no ranking, a different number of weights, or a first weight that is not positive.
     """
-    if not rankings or len(rankings) != len(weights):
-        raise ValueError(f"need one weight per ranking, got {len(rankings)} rankings, {len(weights)} weights")
-    if not _usable(weights[0]):
-        raise ValueError(f"the original's weight must be a positive finite number, not {weights[0]!r}")
+    _check(rankings, weights)
     scores: dict[str, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
         if not _usable(weight):
@@ -107,6 +104,40 @@ def fuse_ranks(
         for rank, doc_id in enumerate(dict.fromkeys(ranking), start=1):
             scores[doc_id] = scores.get(doc_id, 0.0) + weight / (k + rank)
     # Insertion order is the original's order first, and sorted() is stable: that is the tie rule.
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+def fuse_scores(
+    runs: Sequence[Sequence[tuple[str, float]]], weights: Sequence[float], missing: Sequence[float]
+) -> list[tuple[str, float]]:
+    """Fuse scored runs by a weighted sum: score(d) = Σ weight · score_i(d).
+
+    It is the ranker's product F = B · Π s_i ** b_i in logarithms, for scores that are logarithms up to a
+    factor, as cosines of a contrastive encoder and BM25's sums of log-odds are.
+
+    Args:
+        runs: (doc_id, score), best first; the original query's run comes first.
+        weights: one per run. A later weight that is not positive and finite is neutral: its run is left out,
+            so with no other weight left the result is the original's run, bit for bit.
+        missing: per run, the score of a document that it lacks.
+
+    Returns:
+        The union of the runs that count, best first; ties as in `fuse_ranks`. No document of the original's
+        run is ever lost.
+
+    Raises:
+        ValueError: as `fuse_ranks`.
+    """
+    _check(runs, weights)
+    counted = [n for n, weight in enumerate(weights) if n == 0 or _usable(weight)]
+    if counted == [0] and weights[0] == 1.0:
+        return list(runs[0])
+    tables = {n: dict(runs[n]) for n in counted}
+    documents = dict.fromkeys(doc_id for n in counted for doc_id, _ in runs[n])
+    scores = {
+        doc_id: math.fsum(weights[n] * tables[n].get(doc_id, missing[n]) for n in counted)
+        for doc_id in documents
+    }
     return sorted(scores.items(), key=lambda item: -item[1])
 
 
@@ -125,6 +156,13 @@ def recall_weight(
     if not _usable(confidence):
         return 0.0
     return float(ceiling * min(confidence, 1.0) ** sharpness)
+
+
+def _check(rankings: Sequence[object], weights: Sequence[float]) -> None:
+    if not rankings or len(rankings) != len(weights):
+        raise ValueError(f"need one weight per ranking, got {len(rankings)} rankings, {len(weights)} weights")
+    if not _usable(weights[0]):
+        raise ValueError(f"the original's weight must be a positive finite number, not {weights[0]!r}")
 
 
 def _usable(value: float | None) -> TypeGuard[float]:

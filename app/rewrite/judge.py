@@ -61,7 +61,7 @@ def judge(
     verdicts: list[Drop | None] = []
     kept: set[str] = set()
     for completion in completions:
-        verdict = guard.drop_of(subject, completion.text, completion.finish_reason, kept)
+        verdict = guard.drop_of(subject, completion.text.strip(), completion.finish_reason, kept)
         verdicts.append(verdict)
         if verdict is None:
             kept.add(guard.normalised(completion.text))
@@ -74,7 +74,7 @@ def judge(
         return judged((), Reason.NO_CHANGE if verdicts[0] is Drop.COPY else Reason.GUARD)
     confidences = calibration.confidences(query, context, completions)
     shown = [
-        Rewrite(completion.text, min(completion.logprob, 0.0), confidence)
+        Rewrite(completion.text.strip(), min(completion.logprob, 0.0), confidence)
         for completion, verdict, confidence in zip(completions, verdicts, confidences, strict=True)
         if verdict is None and min_confidence <= confidence <= 1
     ]

@@ -40,7 +40,10 @@ class Told:
 
     def search(self, queries: Sequence[str], depth: int = 1000) -> list[Run]:
         self.asked += queries
-        return [[(doc, 1.0) for doc in FOUND.get(query, [])][:depth] for query in queries]
+        return [
+            [(doc, 1.0 - 0.1 * rank) for rank, doc in enumerate(FOUND.get(query, []))][:depth]
+            for query in queries
+        ]
 
 
 class Rewrites:
@@ -87,15 +90,21 @@ def test_parallel_rewrites_are_fused_at_their_weights() -> None:
     assert row(silent.rows, "parallel").ndcg == row(silent.rows, "none").ndcg
     assert row(silent.rows, "parallel").delta_ci == (0.0, 0.0)
     trusted = evaluate(TASK, rankings(), rewriter=Rewrites(), weigh=lambda c: c, retrievers=["dense"])
-    # q1: x and y of the original keep their places, "nurse" comes third at 0.9/61 < 1/62.
+    # q1: x and y of the original keep their places, "nurse" ties with y at 0.9 and comes third.
     assert row(trusted.rows, "parallel").ndcg == pytest.approx((0.5 + 1 + 0) / 3)
 
 
 def test_a_weight_of_zero_is_not_even_searched() -> None:
     told = Told()
     plans = [[("rn", 1.0), ("Pilots", 0.0)], [("chef", 1.0), ("Pilots", float("nan"))]]
-    assert ranked(Rankings(told, Told()), "bm25", plans) == [("x", "y"), ("cook", "x")]
+    assert ranked(Rankings(told, Told()), "bm25", plans) == [["x", "y"], ["cook", "x"]]
     assert told.asked == ["rn", "chef"]
+
+
+def test_the_hybrid_fuses_the_ranks_of_both() -> None:
+    other = Told()
+    other.search = lambda queries, depth=1000: [[("y", 5.0), ("z", 4.0)][:depth] for _ in queries]  # type: ignore[method-assign]
+    assert ranked(Rankings(Told(), other), "hybrid", [[("rn", 1.0)]]) == [["y", "x", "z"]]
 
 
 def test_a_text_is_searched_once_for_all_arms_and_calls() -> None:

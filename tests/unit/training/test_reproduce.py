@@ -22,6 +22,8 @@ Path(sys.argv[1]).write_text(json.dumps({"rows": rows, "exact": 0.75}))
 def record(name: str, value: float, **chosen: object) -> dict[str, object]:
     return {
         "id": name,
+        "row": name,
+        "column": "value",
         "command": "python writer.py $OUT/a.json $OUT/log",
         "json": "a.json",
         "select": chosen,

@@ -58,14 +58,13 @@ def test_top_cuts_at_depth_with_ties_in_order() -> None:
     assert [doc for doc, _ in top(scores, "abcde", 9, above=0.1)] == ["b", "a", "c", "d"]
 
 
-def test_each_text_is_searched_once_and_the_hybrid_fuses_what_is_remembered() -> None:
+def test_each_text_is_searched_once_per_retriever() -> None:
     bm25, dense = Counting({"q": ["a", "b"]}), Counting({"q": ["b", "c"], "r": ["c"]})
     rankings = Rankings(bm25, dense)
-    assert rankings.get("bm25", ["q", "q"]) == [("a", "b"), ("a", "b")]
-    assert rankings.get("hybrid", ["q", "r"]) == [("b", "a", "c"), ("c",)]
-    assert rankings.get("dense", ["r"]) == [("c",)]
-    assert bm25.asked == ["q", "r"]
-    assert dense.asked == ["q", "r"]
+    assert rankings.get("bm25", ["q", "q"]) == [[("a", 1.0), ("b", 1.0)]] * 2
+    assert rankings.get("dense", ["r"]) == rankings.get("dense", ["r"]) == [[("c", 1.0)]]
+    assert bm25.asked == ["q"]
+    assert dense.asked == ["r"]
 
 
 def test_embeddings_are_kept_by_content_and_equal_texts_are_embedded_once(

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contracts.fusion import RRF_K, fuse_ranks, geometric_mean, log_reward, phi, recall_weight
+from app.contracts.fusion import (
+    RRF_K,
+    fuse_ranks,
+    fuse_scores,
+    geometric_mean,
+    log_reward,
+    phi,
+    recall_weight,
+)
 
 positive = st.floats(min_value=1e-300, max_value=1.0)
 anything = st.one_of(st.none(), st.floats())
@@ -138,3 +146,37 @@ def test_fuse_ranks_refuses_what_it_cannot_mean(
 )
 def test_recall_weight_is_a_power_of_confidence_up_to_the_ceiling(confidence: float, expected: float) -> None:
     assert recall_weight(confidence, ceiling=2.0, sharpness=2.0) == expected
+
+
+runs = st.lists(
+    st.tuples(st.text("abcdefgh", min_size=1, max_size=2), st.floats(-10, 10)),
+    max_size=12,
+    unique_by=lambda x: x[0],
+).map(lambda run: sorted(run, key=lambda item: -item[1]))
+
+
+def test_fused_scores_are_weighted_sums_with_what_is_missing() -> None:
+    fused = fuse_scores([[("a", 3.0), ("b", 1.0)], [("c", 2.0), ("b", 1.5)]], [1.0, 2.0], [0.0, 0.5])
+    assert fused == [("a", 4.0), ("b", 4.0), ("c", 4.0)]
+    assert fuse_scores([[("a", 3.0)], [("b", 2.0)]], [1.0, 2.0], [0.0, 0.0]) == [("b", 4.0), ("a", 3.0)]
+
+
+@given(first=runs, second=runs, weight=unusable)
+def test_an_unusable_weight_leaves_the_originals_scores_bit_for_bit(
+    first: list[tuple[str, float]], second: list[tuple[str, float]], weight: float
+) -> None:
+    assert fuse_scores([first, second], [1.0, weight], [0.0, 0.0]) == first
+
+
+@given(first=runs, second=runs, weight=st.floats(0.01, 10))
+def test_no_document_is_lost_by_score_fusion(
+    first: list[tuple[str, float]], second: list[tuple[str, float]], weight: float
+) -> None:
+    fused = fuse_scores([first, second], [1.0, weight], [-10.0, -10.0])
+    assert {doc for doc, _ in fused} == {doc for doc, _ in (*first, *second)}
+    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
+
+
+def test_score_fusion_needs_a_weight_for_each_run() -> None:
+    with pytest.raises(ValueError, match="one weight per ranking"):
+        fuse_scores([[("a", 1.0)]], [1.0, 2.0], [0.0])

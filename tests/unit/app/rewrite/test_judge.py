@@ -82,3 +82,9 @@ def test_numbers_that_are_none_are_the_engines_failure(logprob: Any) -> None:
         judged(completion("a nurse", logprob))
     with pytest.raises(EngineFailedError):
         judged()
+
+
+def test_space_around_a_completion_is_no_part_of_the_rewrite() -> None:
+    result = judged(completion(" a nurse\n"), completion("  rn icu "))
+    assert [rewrite.text for rewrite in result.rewrites] == ["a nurse"]
+    assert result.drops == {Drop.COPY: 1}
