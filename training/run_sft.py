@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from training.calibrate import make_probes
-from training.config import RunConfig
+from training.config import RunConfig, read_config
 from training.publish import publish
 from training.reliability import draw_reliability
 from training.sft import train
@@ -15,13 +15,21 @@ from training.sft import train
 def run(config: RunConfig, run_dir: Path, out: Path) -> None:
     """Train in `run_dir` (or go on there), write the checkpoint to `out` and what was seen to `run_dir`."""
     model, tokenizer = train(config, run_dir)
-    lines = [json.loads(line) for line in (run_dir / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    facts = {
-        "steps": len(lines),
-        "tokens": sum(line["tokens"] for line in lines),
-        "step_seconds": round(sum(line["seconds"] for line in lines)),
-        "threads": config.threads,
-    }
+    facts = run_facts(config, run_dir)
     found = publish(model, tokenizer, config, out, facts=facts, probes=make_probes(config.data_dir))
     (run_dir / "reliability.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     draw_reliability(found, run_dir / "reliability.png")
+
+
+def run_facts(config: RunConfig, run_dir: Path) -> dict[str, str]:
+    """Return what a run and its parents cost: run name -> steps, tokens (padding included), seconds."""
+    facts = {}
+    if config.parent is not None:
+        parent = read_config(config.parent)
+        facts = run_facts(parent, run_dir.parent / parent.name)
+    lines = [json.loads(line) for line in (run_dir / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+    tokens, seconds = (sum(line[field] for line in lines) for field in ("tokens", "seconds"))
+    facts[config.name] = (
+        f"{len(lines)} steps, {tokens:,} tokens, {seconds:.0f} s in steps on {config.threads or 'all'} threads"
+    )
+    return facts
