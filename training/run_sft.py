@@ -22,12 +22,13 @@ def run(config: RunConfig, run_dir: Path, out: Path) -> None:
 
 
 def run_facts(config: RunConfig, run_dir: Path) -> dict[str, str]:
-    """Return what a run and its parents cost: run name -> steps, tokens (padding included), seconds."""
+    """Return what a run and its parents cost: name -> steps, tokens (padding included), seconds."""
     facts = {}
     if config.parent is not None:
         parent = read_config(config.parent)
         facts = run_facts(parent, run_dir.parent / parent.name)
-    lines = [json.loads(line) for line in (run_dir / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = (run_dir / "steps.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in log.splitlines()]
     tokens, seconds = (sum(line[field] for line in lines) for field in ("tokens", "seconds"))
     facts[config.name] = (
         f"{len(lines)} steps, {tokens:,} tokens, {seconds:.0f} s in steps on {config.threads or 'all'} threads"
