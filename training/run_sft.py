@@ -13,7 +13,7 @@ from training.sft import train
 
 
 def run(config: RunConfig, run_dir: Path, out: Path) -> None:
-    """Train in `run_dir` (or go on there), write the checkpoint to `out` and what was seen to `run_dir`."""
+    """Train in `run_dir` (or go on there); write the checkpoint to `out`, its reliability to `run_dir`."""
     model, tokenizer = train(config, run_dir)
     facts = run_facts(config, run_dir)
     found = publish(model, tokenizer, config, out, facts=facts, probes=make_probes(config.data_dir))
@@ -30,7 +30,6 @@ def run_facts(config: RunConfig, run_dir: Path) -> dict[str, str]:
     log = (run_dir / "steps.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in log.splitlines()]
     tokens, seconds = (sum(line[field] for line in lines) for field in ("tokens", "seconds"))
-    facts[config.name] = (
-        f"{len(lines)} steps, {tokens:,} tokens, {seconds:.0f} s in steps on {config.threads or 'all'} threads"
-    )
+    threads = config.threads or "all"
+    facts[config.name] = f"{len(lines)} steps, {tokens:,} tokens, {seconds:.0f} s on {threads} thread(s)"
     return facts
