@@ -11,6 +11,8 @@ from training.config import RunConfig
 # Each source: what it teaches, where it comes from, and under which terms.
 SOURCES: Mapping[str, str] = {
     "jobs": "job titles people use -> O*NET titles. O*NET 27.0 Database, CC BY 4.0.",
+    "recombined": "titles made of the words of real ones -> O*NET titles sampled from a character n-gram "
+    "classifier trained on the real ones. O*NET 27.0 Database, CC BY 4.0.",
     "products": "misspelt phrases of an electronics catalogue -> the phrases. Product texts from Icecat "
     "(Open Content License) through o19s/chorus (Apache-2.0).",
     "typos": "misspelt English words -> the words. crate-ci/typos (MIT or Apache-2.0).",

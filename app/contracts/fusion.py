@@ -14,11 +14,11 @@ from typing import TypeGuard
 RRF_K = 60
 """Rank offset of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 
-RECALL_CEILING = 1.0
+RECALL_CEILING = 3.0
 """Weight at recall of a rewrite that is certain, where the original's is 1; see `recall_weight`."""
 
-RECALL_SHARPNESS = 1.0
-"""How fast the weight at recall falls with confidence; see `recall_weight`."""
+RECALL_SHARPNESS = 1.5
+"""How fast the weight at recall falls with confidence. This and the ceiling by `python -m training.tune`."""
 
 SCORE_FLOOR = 1e-6
 """Relevance below this is read as this in the reward, so that one zero cannot make it infinite."""
