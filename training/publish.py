@@ -28,8 +28,8 @@ from training.reliability import Reliability, reliability
 
 GOLDEN_TOKENS = 24
 THRESHOLD = 0.1
-"""Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway, and
-`training.tune` finds that withholding more of them costs more on known occupations than it saves on others."""
+"""Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway;
+`training.tune` finds that withholding more costs more on known occupations than it saves on others."""
 
 GOLDEN: Sequence[str] = (
     render("rn icu nights"),
