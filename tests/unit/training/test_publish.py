@@ -9,8 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.contracts.prompt import CONTROL_TOKENS, render
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from training.card import SOURCES as CARD_SOURCES
 from training.cli import run_sft
 from training.config import RunConfig, read_config
+from training.mixture import SOURCES
 from training.publish import publish
 from training.run_sft import run_facts
 from training.sft import train
@@ -119,3 +121,7 @@ def test_a_run_starts_from_its_parent_and_tells_what_both_cost(config_file: Path
     assert not torch.equal(trained.lm_head.weight, parent.lm_head.weight)
     again, _ = train(config, runs / "child")
     assert torch.equal(trained.lm_head.weight, again.lm_head.weight)
+
+
+def test_the_card_knows_every_source_and_its_terms() -> None:
+    assert set(CARD_SOURCES) == set(SOURCES)
