@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from fakes import FakeCheckpoint, FakeEngine
+from ports import free_port
 from waiting import wait_until
 
 from app.http.server import DrainingServer, make_server
@@ -92,10 +92,3 @@ def start_process() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port
+from ports import free_port
 from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
