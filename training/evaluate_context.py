@@ -40,7 +40,7 @@ def rewrite_with(served: ServedRewriter) -> Rewrite:
 
     def rewrite(asked: Asked) -> list[str]:
         answers = served.answers(asked)
-        return [a.rewrites[0].text.strip() if a.rewrites else a.query.text for a in answers]
+        return [a.rewrites[0].text if a.rewrites else a.query.text for a in answers]
 
     return rewrite
 
