@@ -12,7 +12,9 @@ There is no settings file: one source per deployment keeps "what is it running w
 
 from __future__ import annotations
 
+import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -245,6 +247,21 @@ class Settings(BaseSettings):
             "can be guessed; set it where logs leave the team."
         ),
     )
+
+    @model_validator(mode="after")
+    def _knows_every_variable(self) -> Settings:
+        # A misspelt variable that is passed over in silence is a setting somebody believes in.
+        prefix = Settings.model_config["env_prefix"]
+        known = [f"{prefix}{name.upper()}" for name in Settings.model_fields]
+        for name in os.environ:
+            if name.upper().startswith(prefix) and name.upper() not in known:
+                near = get_close_matches(name.upper(), known, n=1)
+                hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists all"
+                raise ValueError(
+                    f"{name} is no setting: {hint} (in Kubernetes, a Service named rewrite sets variables of "
+                    "this prefix unless the pod has enableServiceLinks: false)"
+                )
+        return self
 
     @model_validator(mode="after")
     def _batches_leave_room(self) -> Settings:

@@ -41,14 +41,17 @@ class OptimConfig(_Section):
     warmup_ratio: float = Field(ge=0, le=1, description="share of the steps in which the rate rises from 0")
     clip_norm: float
     dropout: float = Field(ge=0, lt=1, description="on token embeddings of the input")
+    break_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of the query's words that are encoded in two parts"
+    )
 
 
 class RunConfig(_Section):
     """A whole run: where the data lies, what is mixed, the model, the optimiser, the seed."""
 
     name: str
-    parent: Path | None = Field(
-        default=None, description="configuration whose weights and tokenizer to start from; trained first"
+    semantic_start: bool = Field(
+        default=False, description="token embeddings start from sentence embeddings of the tokens' texts"
     )
     seed: int
     data_dir: Path = Field(description="folder that has jobs/, products/, typos/, context/, fashion/")
@@ -60,17 +63,14 @@ class RunConfig(_Section):
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a TOML file; relative paths are taken from the working directory, `parent` from the file's.
+    """Read a TOML file; relative paths are taken from the working directory.
 
     Raises:
         ConfigError: naming the file, the field and what is wrong with it.
     """
     try:
-        config = RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    if config.parent is None:
-        return config
-    return config.model_copy(update={"parent": path.parent / config.parent})

@@ -56,7 +56,10 @@ class Rewriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One retriever with one arm. `ci` is of nDCG@10; `delta` is its paired mean difference to `none`."""
+    """One retriever with one arm. `ci` is of nDCG@10.
+
+    `delta` is its paired mean difference to `none`, `over_nearest` that to `nearest` where it was measured.
+    """
 
     retriever: str
     rewrite: str
@@ -66,6 +69,8 @@ class Row:
     ci: tuple[float, float]
     delta: float
     delta_ci: tuple[float, float]
+    over_nearest: float | None = None
+    over_nearest_ci: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return the row under the names of the report (`ndcg@10`, `r@100`), rounded to four digits."""
@@ -152,7 +157,9 @@ def evaluate(
             arm: per_query(task.qrels, ids, dict(zip(ids, ranked(rankings, retriever, plans), strict=True)))
             for arm, plans in arms.items()
         }
-        rows += [_row(retriever, arm, values[arm], values["none"]) for arm in arms]
+        rows += [
+            _row(retriever, arm, values[arm], values["none"], nearest=values.get("nearest")) for arm in arms
+        ]
         if rewriter is not None:
             anyway = [
                 parallel_plan(query.text, found, weigh) for query, found in zip(queries, shown, strict=True)
@@ -247,9 +254,12 @@ def _row(
     arm: str,
     values: Mapping[str, NDArray[np.float64]],
     none: Mapping[str, NDArray[np.float64]],
+    *,
+    nearest: Mapping[str, NDArray[np.float64]] | None,
 ) -> Row:
     ndcg = bootstrap(values[NDCG])
     delta = bootstrap(values[NDCG] - none[NDCG])
+    over = None if nearest is None else bootstrap(values[NDCG] - nearest[NDCG])
     return Row(
         retriever=retriever,
         rewrite=arm,
@@ -259,6 +269,8 @@ def _row(
         ci=(ndcg.low, ndcg.high),
         delta=delta.mean,
         delta_ci=(delta.low, delta.high),
+        over_nearest=None if over is None else over.mean,
+        over_nearest_ci=None if over is None else (over.low, over.high),
     )
 
 

@@ -14,8 +14,9 @@ from training.datasets.conversations import Conversations, read_turns
 from training.datasets.examples import Example, Source
 from training.datasets.followups import Catalogue, FollowUps, read_items
 from training.datasets.jobs import JobTitles, read_jobs
-from training.datasets.lexical import RecombinedTitles
+from training.datasets.recombined import RecombinedTitles
 from training.datasets.spelling import Misspellings, ProductPhrases
+from training.tokenizer import breakable, with_breaks
 
 SOURCES: Mapping[str, Callable[[Path], Source]] = {
     "jobs": lambda data: JobTitles(read_jobs(data / "jobs")),
@@ -66,15 +67,27 @@ class Mixture:
             yield example.target
 
 
-def encode(tokenizer: Tokenizer, examples: list[Example]) -> list[Encoded]:
-    """Encode examples as the engines will see them."""
-    prompts = tokenizer.encode_batch([render(e.query, e.context) for e in examples])
+def encode(
+    tokenizer: Tokenizer, examples: list[Example], *, break_ratio: float, rng: Random
+) -> list[Encoded]:
+    """Encode examples as the engines will see them, but for words of the query that are broken in two."""
+    queries = [with_breaks(e.query, break_ratio, rng) for e in examples]
+    prompts = breakable(tokenizer).encode_batch(
+        [render(query, e.context) for query, e in zip(queries, examples, strict=True)]
+    )
     targets = tokenizer.encode_batch([clean(e.target, MAX_QUERY_CHARS) + END for e in examples])
     return [Encoded(prompt.ids, target.ids) for prompt, target in zip(prompts, targets, strict=True)]
 
 
 def batches(
-    mixture: Mixture, tokenizer: Tokenizer, *, seed: int, pool: int, batch_tokens: int, max_tokens: int
+    mixture: Mixture,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    pool: int,
+    batch_tokens: int,
+    max_tokens: int,
+    break_ratio: float = 0.0,
 ) -> list[list[Encoded]]:
     """Return the batches of the `pool`-th pool of examples: of similar lengths, in a shuffled order.
 
@@ -83,7 +96,8 @@ def batches(
     """
     rng = Random(f"{seed}/{pool}")
     drawn = [mixture.draw(rng) for _ in range(POOL_EXAMPLES)]
-    encoded = sorted((e for e in encode(tokenizer, drawn) if len(e) <= max_tokens), key=len)
+    encoded = encode(tokenizer, drawn, break_ratio=break_ratio, rng=rng)
+    encoded = sorted((e for e in encoded if len(e) <= max_tokens), key=len)
     grouped: list[list[Encoded]] = []
     start = 0
     while start < len(encoded):

@@ -31,6 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RESULTS = Path("results")
+DIFFERENCES = frozenset({"delta", "over_nearest"})
+"""Fields that compare two arms query by query."""
 
 
 class ResultsError(ValueError):
@@ -113,7 +115,7 @@ def _section(path: Path) -> str:
 
 def _cell(result: Result) -> str:
     """Differences carry their sign and their interval; levels stand alone, their interval is in the file."""
-    if result.select.get("field") != "delta":
+    if result.select.get("field") not in DIFFERENCES:
         return f"{result.value:.3f}"
     interval = " [{:+.3f}, {:+.3f}]".format(*result.interval) if result.interval else ""
     return f"{result.value:+.3f}{interval}"

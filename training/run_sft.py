@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from training.calibrate import make_probes
-from training.config import RunConfig, read_config
+from training.config import RunConfig
 from training.publish import publish
 from training.reliability import draw_reliability
 from training.sft import train
@@ -22,14 +22,9 @@ def run(config: RunConfig, run_dir: Path, out: Path) -> None:
 
 
 def run_facts(config: RunConfig, run_dir: Path) -> dict[str, str]:
-    """Return what a run and its parents cost: name -> steps, tokens (padding included), seconds."""
-    facts = {}
-    if config.parent is not None:
-        parent = read_config(config.parent)
-        facts = run_facts(parent, run_dir.parent / parent.name)
+    """Return what a run cost: its name -> steps, tokens (padding included), seconds."""
     log = (run_dir / "steps.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in log.splitlines()]
     tokens, seconds = (sum(line[field] for line in lines) for field in ("tokens", "seconds"))
     threads = config.threads or "all"
-    facts[config.name] = f"{len(lines)} steps, {tokens:,} tokens, {seconds:.0f} s on {threads} thread(s)"
-    return facts
+    return {config.name: f"{len(lines)} steps, {tokens:,} tokens, {seconds:.0f} s on {threads} thread(s)"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from random import Random
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
@@ -12,6 +14,9 @@ from app.contracts.prompt import CONTROL_TOKENS
 
 # A word with the space before it; one digit; a run of punctuation; white space that is left.
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+# A private-use character: where `breakable` finds it, no token goes across.
+BREAK = "\ue000"
+SHORTEST_BROKEN = 4
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -41,3 +46,26 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def with_breaks(text: str, ratio: float, rng: Random) -> str:
+    """Return `text` with one break inside each of a share of its words, for a tokenizer made by `breakable`.
+
+    The model then sees a word in more than one segmentation, as with BPE dropout (Provilkov et al., ACL 2020,
+    arXiv 1910.13267), and learns what its parts say. The draw is the generator's, so a run can be repeated.
+    """
+    return " ".join(
+        word[:place] + BREAK + word[place:]
+        if len(word) >= SHORTEST_BROKEN and rng.random() < ratio and (place := rng.randrange(1, len(word)))
+        else word
+        for word in text.split()
+    )
+
+
+def breakable(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy that encodes as `tokenizer` does, but for breaks, at which it splits and which it drops."""
+    breaking = copy.deepcopy(tokenizer)
+    breaking.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(BREAK, behavior="removed"), tokenizer.pre_tokenizer]
+    )
+    return breaking

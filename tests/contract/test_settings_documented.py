@@ -56,3 +56,14 @@ def test_batches_may_not_take_every_place() -> None:
 
 def test_the_log_key_is_not_shown() -> None:
     assert "s3cret" not in repr(Settings(log_hash_key="s3cret"))
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(monkeypatch):
+    monkeypatch.setenv("REWRITE_DEADLNE_MS", "100")
+    with pytest.raises(ValidationError, match="REWRITE_DEADLNE_MS is no setting.*REWRITE_DEADLINE_MS"):
+        Settings()
+
+
+def test_variables_of_other_programs_are_none_of_its_business(monkeypatch):
+    monkeypatch.setenv("REWRITER_HOME", "elsewhere")
+    assert Settings().port == 8080

@@ -7,6 +7,7 @@ others (what it should). No dev file is opened here.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,15 @@ SPLIT_SEED = 2606
 HIDDEN_OCCUPATIONS = 30
 HELD_OUT_TITLE_RATIO = 0.2
 
-TYPO_RATIO, MODIFIER_RATIO, SHUFFLE_RATIO, CANONICAL_RATIO = 0.12, 0.08, 0.05, 0.04
+CANONICAL_RATIO, COINED_RATIO = 0.05, 0.05
+TYPO_RATIO, MODIFIER_RATIO, SHUFFLE_RATIO = 0.12, 0.10, 0.08
 # What job seekers add to a title that is no part of it.
 MODIFIERS = (
-    "jobs",
-    "job",
-    "nights",
-    "part time",
-    "full time",
-    "remote",
-    "near me",
-    "entry level",
-    "weekends",
-)
+    "job", "jobs", "nights", "night shift", "days", "weekends", "part time", "full time", "remote", "near me",
+    "entry level", "no experience", "hiring", "salary",
+)  # fmt: skip
+
+_BRACKETED = re.compile(r"([^()]*)\(([^()]+)\)([^()]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +41,13 @@ class LabelledTitle:
 
 @dataclass(frozen=True)
 class JobSplit:
-    """Training titles (each with its occupations) and the two validation sides; all disjoint by title."""
+    """Training titles (each with its occupations) and the two validation sides; all disjoint by title.
+
+    `canonical` maps the codes that may be known to their titles, `hidden` those that may not.
+    """
 
     canonical: dict[str, str]
+    hidden: dict[str, str]
     train: tuple[tuple[str, tuple[str, ...]], ...]
     seen: tuple[LabelledTitle, ...]
     unseen: tuple[LabelledTitle, ...]
@@ -75,8 +76,30 @@ def read_jobs(folder: Path) -> JobSplit:
             seen.append(LabelledTitle(spellings[key], single))
         elif known:
             train.append((spellings[key], tuple(sorted(known))))
-    visible = {code: title for code, title in canonical.items() if code not in hidden}
-    return JobSplit(visible, tuple(train), tuple(seen), tuple(unseen))
+    train += [
+        (form, known) for title, known in train for form in forms(title) if form.casefold() not in codes
+    ]
+    return JobSplit(
+        canonical={code: title for code, title in canonical.items() if code not in hidden},
+        hidden={code: title for code, title in canonical.items() if code in hidden},
+        train=tuple(train),
+        seen=tuple(seen),
+        unseen=tuple(unseen),
+    )
+
+
+def forms(title: str) -> tuple[str, ...]:
+    """Return the two ways to say a title that has one in brackets: "Surgical RN (Surgical Nurse)".
+
+    A bracket of one ordinary word, as in "Pilot (Airborne)", says nothing by itself and is left out.
+    """
+    found = _BRACKETED.fullmatch(title)
+    if found is None:
+        return ()
+    before, within, after = (part.strip() for part in found.groups())
+    whole = " ".join(part for part in (before, after) if part)
+    short = within if " " in within or within.isupper() else ""
+    return tuple(form for form in (whole, short) if form)
 
 
 class JobTitles:
@@ -87,9 +110,18 @@ class JobTitles:
         self._canonical = sorted(split.canonical.values())
 
     def draw(self, rng: Random) -> Example:
-        """Draw a title, sometimes misspelt, reordered, or with a word that is no part of it."""
-        if rng.random() < CANONICAL_RATIO:
+        """Draw a title, sometimes misspelt, reordered, or with a word that is no part of it.
+
+        A title that is canonical already stays as it is, and so does one coined of two canonical ones: a
+        query in the vocabulary's own form is left alone even where the occupation is not known.
+        """
+        if (roll := rng.random()) < CANONICAL_RATIO + COINED_RATIO:
             title = rng.choice(self._canonical)
+            if roll < COINED_RATIO:
+                head, tail = title.split(), rng.choice(self._canonical).split()
+                title = " ".join(
+                    [*head[: rng.randrange(len(head))], *tail[-rng.randint(1, min(2, len(tail))) :]]
+                )
             return Example(query=title, target=title)
         title, codes = rng.choice(self._split.train)
         target = self._split.canonical[rng.choice(codes)]

@@ -79,6 +79,8 @@ def test_every_arm_is_measured_on_the_queries_with_relevant_documents() -> None:
     third = pytest.approx(1 / 3)
     assert row(report.rows, "none").ndcg == third
     assert row(report.rows, "nearest").ndcg == third
+    assert row(report.rows, "oracle").over_nearest == third
+    assert row(report.rows, "nearest").over_nearest_ci == (0.0, 0.0)
     assert row(report.rows, "alone").ndcg == third  # q1 won, q2 lost, q3 left as it was
     assert row(report.rows, "oracle").ndcg == pytest.approx(2 / 3)
     assert row(report.rows, "oracle").delta == third
@@ -131,7 +133,8 @@ def test_the_report_has_the_names_that_were_agreed_on() -> None:
     record = json.loads(json.dumps(report.as_json()))
     first = record["rows"][0]
     assert set(first) == {
-        "retriever", "rewrite", "ndcg@10", "r@100", "queries", "ci", "delta", "delta_ci"
+        "retriever", "rewrite", "ndcg@10", "r@100", "queries", "ci", "delta", "delta_ci",
+        "over_nearest", "over_nearest_ci",
     }  # fmt: skip
     assert (first["retriever"], first["rewrite"], first[NDCG]) == ("bm25", "none", 0.3333)
     assert {one["retriever"] for one in record["rows"]} == {"bm25", "dense", "hybrid"}

@@ -9,7 +9,8 @@ import torch
 from app.contracts.prompt import CONTROL_TOKENS, PAD
 from training.config import ConfigError, RunConfig, read_config
 from training.mixture import Encoded
-from training.sft import IGNORED, new_model, rate, target_logits, tensors, train
+from training.sft import IGNORED, new_model, rate, target_logits, tensors, token_meanings, train
+from training.tokenizer import train_tokenizer
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 
@@ -102,3 +103,24 @@ def test_a_wrong_config_is_refused_by_field(tmp_path: Path, text: str, message: 
         read_config(tmp_path / "c.toml")
     with pytest.raises(ConfigError, match="no such file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_words_that_mean_alike_start_alike() -> None:
+    words = ["nurse", "doctor", "laptop", "computer"]
+    tokenizer = train_tokenizer(words * 20, 330)
+    found = token_meanings(tokenizer, 32)
+    assert found.shape == (tokenizer.get_vocab_size(), 32)
+    nurse, doctor, laptop, computer = (found[tokenizer.encode(word).ids[-1]] for word in words)
+    assert len({tuple(tokenizer.encode(word).ids) for word in words}) == 4
+    assert float(nurse @ doctor) > float(nurse @ laptop)
+    assert float(laptop @ computer) > float(doctor @ computer)
+    assert found.std() == pytest.approx(0.02, rel=1e-3)
+
+
+def test_a_run_may_start_from_meanings(mini_config: RunConfig, tmp_path: Path) -> None:
+    config = with_steps(mini_config, 1)
+    plain, _ = train(config, tmp_path / "plain")
+    meant, tokenizer = train(config.model_copy(update={"semantic_start": True}), tmp_path / "meant")
+    start = torch.from_numpy(token_meanings(tokenizer, config.model.hidden_size))
+    near = (meant.lm_head.weight - start).abs().mean()
+    assert near < 0.5 * (plain.lm_head.weight - start).abs().mean()

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from training.datasets.examples import DataError, read_jsonl, read_tsv
-from training.datasets.jobs import HIDDEN_OCCUPATIONS, JobTitles, read_jobs
+from training.datasets.jobs import HIDDEN_OCCUPATIONS, JobTitles, forms, read_jobs
 
 
 def test_the_sides_are_disjoint_and_hidden_occupations_are_nowhere_in_training(mini_data: Path) -> None:
@@ -37,6 +37,33 @@ def test_no_dev_query_is_trained_on(shared_data: Path) -> None:
     }
     assert len(dev) > 1500
     assert not dev & {title.casefold() for title, _ in split.train}
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Surgical RN (Surgical Nurse)", ("Surgical RN", "Surgical Nurse")),
+        ("Deejay (DJ)", ("Deejay", "DJ")),
+        ("Electroencephalogram (EEG) Technologist", ("Electroencephalogram Technologist", "EEG")),
+        ("Flight Officer (Airborne)", ("Flight Officer",)),
+        ("Nurse", ()),
+        ("Nurse (a (b))", ()),
+    ],
+)
+def test_a_title_with_brackets_is_two(title: str, expected: tuple[str, ...]) -> None:
+    assert forms(title) == expected
+
+
+def test_titles_in_canonical_form_stay_as_they_are_even_when_coined(mini_data: Path) -> None:
+    split = read_jobs(mini_data / "jobs")
+    known = {title for title, _ in split.train} | set(split.canonical.values())
+    drawn = [JobTitles(split).draw(Random(n)) for n in range(3000)]
+    coined = [e for e in drawn if e.query == e.target and e.query not in known]
+    assert len(coined) > 50
+    words = {word for title in split.canonical.values() for word in title.split()}
+    assert all(set(e.query.split()) <= words for e in coined)
+    assert not {t.title for t in split.unseen} & {e.query for e in drawn}
+    assert not set(split.hidden) & set(split.canonical)
 
 
 def test_broken_files_are_named_with_their_line(tmp_path: Path) -> None:
