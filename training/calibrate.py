@@ -1,8 +1,8 @@
 """Fitting the confidence of a checkpoint on what it was not trained on.
 
 Probes are queries with the answers that would be right: held-out titles of known occupations, titles of
-occupations hidden whole (no answer is right), misspelt and clean product phrases, rare ones included, and
-follow-ups and conversations kept apart. Each completion of the beam is one observation.
+occupations hidden whole, canonical ones too (no answer is right), misspelt and clean product phrases, rare
+ones included, and follow-ups and conversations kept apart. Each completion of the beam is one observation.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def make_probes(data_dir: Path) -> list[Probe]:
     jobs = read_jobs(data_dir / "jobs")
     probes = [Probe(t.title, _folded(jobs.canonical[t.onet_code]), "seen") for t in jobs.seen]
     probes += [Probe(t.title, frozenset(), "unseen") for t in jobs.unseen]
+    probes += [Probe(title, frozenset(), "unseen, canonical") for title in jobs.hidden.values()]
     phrases = ProductPhrases(data_dir / "products")
     for _ in range(PHRASE_PROBES):
         for source, phrase in (("phrase", phrases.draw(rng).target), ("rare phrase", phrases.rare(rng))):

@@ -181,7 +181,7 @@ def _fit(
     steps = epochs * -(-len(rows.label) // BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
     for _ in range(epochs):
-        for batch in torch.randperm(len(rows.label)).split(BATCH):
+        for batch in torch.split(torch.randperm(len(rows.label)), BATCH):
             logits = model(inputs(rows.title[batch]))
             losses = functional.cross_entropy(logits, rows.label[batch], reduction="none")
             optimizer.zero_grad()

@@ -63,7 +63,7 @@ def with_breaks(text: str, ratio: float, rng: Random) -> str:
 
 
 def breakable(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a copy that encodes as `tokenizer` does, but for breaks, at which it splits and which it drops."""
+    """Return a copy that encodes as `tokenizer` does, but splits at breaks and drops them."""
     breaking = copy.deepcopy(tokenizer)
     breaking.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(BREAK, behavior="removed"), tokenizer.pre_tokenizer]

@@ -58,12 +58,12 @@ def test_the_log_key_is_not_shown() -> None:
     assert "s3cret" not in repr(Settings(log_hash_key="s3cret"))
 
 
-def test_a_misspelt_variable_is_refused_with_the_nearest_name(monkeypatch):
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REWRITE_DEADLNE_MS", "100")
-    with pytest.raises(ValidationError, match="REWRITE_DEADLNE_MS is no setting.*REWRITE_DEADLINE_MS"):
+    with pytest.raises(ValidationError, match=r"REWRITE_DEADLNE_MS is no setting.*REWRITE_DEADLINE_MS"):
         Settings()
 
 
-def test_variables_of_other_programs_are_none_of_its_business(monkeypatch):
+def test_variables_of_other_programs_are_none_of_its_business(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REWRITER_HOME", "elsewhere")
     assert Settings().port == 8080

@@ -66,7 +66,7 @@ def test_probes_are_of_every_kind_and_none_was_trained_on(mini_data: Path) -> No
     }
     trained = {title for title, _ in read_jobs(mini_data / "jobs").train}
     assert not trained & {p.query for p in probes if p.source in {"seen", "unseen"}}
-    assert all(bool(p.right) != p.source.endswith("unseen") for p in probes if "seen" in p.source)
+    assert all(bool(p.right) != p.source.startswith("unseen") for p in probes if "seen" in p.source)
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
