@@ -83,7 +83,10 @@ class OpenVino:
         precision = options.worker.split("-")[1]
         self.version = genai.__version__
         self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(options.checkpoint / "config.json", self.folder)
+        config = json.loads((options.checkpoint / "config.json").read_text(encoding="utf-8"))
+        # Nothing may end a completion: `ignore_eos` does not reach the beam search, a token that is none does.
+        config["eos_token_id"] = config["vocab_size"]
+        (self.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         model = Decoder(options.checkpoint).model()
         ov.save_model(model, self.folder / "openvino_model.xml", compress_to_fp16=False)
         scheduler = genai.SchedulerConfig()

@@ -23,10 +23,11 @@ from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from training.datasets.beir import Task
 from training.datasets.jobs import LabelledTitle, read_jobs
 from training.datasets.validation import validation_task
-from training.evaluate import RETRIEVERS, Plan, Rewrite, parallel_plan, ranked
+from training.evaluate import RETRIEVERS, Plan, Rewrite, Rewriter, parallel_plan, ranked
 from training.measures import NDCG, per_query
 from training.retrieval import Rankings
-from training.served import ServedRewriter
+from training.served import NUM_REWRITES, ServedRewriter
+from training.teachers import Teachers
 
 THRESHOLDS = (0.0, 0.1, 0.2)
 SHARPNESS = (1.0, 1.5, 2.0)
@@ -35,7 +36,25 @@ MAX_LOSS = {"unseen": 0.006, "canonical": 0.003}
 MAX_QUERIES, SEED = 600, 11  # per side: a sweep takes minutes, not hours
 
 
-def sweep(jobs_dir: Path, rewriter: ServedRewriter) -> list[dict[str, float]]:
+class TeacherRewriter:
+    """The training's own classifiers as a rewriter; confidence is their probability, as it comes."""
+
+    def __init__(self, teachers: Teachers) -> None:
+        self._teachers = teachers
+
+    def rewrite(self, queries: Sequence[str]) -> list[list[Rewrite]]:
+        """Return the most probable labels of each query that are not the query itself."""
+        return [
+            [
+                Rewrite(title, probability)
+                for title, probability in zip(labels.titles, labels.probabilities, strict=True)
+                if title.casefold() != query.casefold()
+            ][:NUM_REWRITES]
+            for query, labels in zip(queries, self._teachers.label(queries), strict=True)
+        ]
+
+
+def sweep(jobs_dir: Path, rewriter: Rewriter) -> list[dict[str, float]]:
     """Return one row per setting: what it is, then coverage and change of nDCG@10 per side and retriever."""
     split = read_jobs(jobs_dir)
     canonical = [LabelledTitle(title, code) for code, title in (split.canonical | split.hidden).items()]
@@ -87,10 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.tune", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--data", type=Path, required=True, help="the jobs folder")
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    judged = parser.add_mutually_exclusive_group()
+    judged.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    judged.add_argument(
+        "--teachers", action="store_true", help="judge the teachers in its place: what a student could reach"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT")
     args = parser.parse_args(argv)
-    rows = sweep(args.data, ServedRewriter(args.checkpoint, min_confidence=0.0))
+    rewriter: Rewriter = (
+        TeacherRewriter(Teachers(read_jobs(args.data)))
+        if args.teachers
+        else ServedRewriter(args.checkpoint, min_confidence=0.0)
+    )
+    rows = sweep(args.data, rewriter)
     lines = ["  ".join(f"{name:>15}" for name in rows[0])]
     lines += ["  ".join(f"{value:15.4f}" for value in row.values()) for row in rows]
     sys.stdout.write("\n".join([*lines, f"best: {best(rows)}"]) + "\n")
