@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from app.engines.base import Engine
-    from app.rewrite.service import ServedCheckpoint
+    from app.rewrite.generator import ServedCheckpoint
     from app.settings import Settings
 
 COMMANDS_GROUP = "corewrite.commands"

@@ -19,13 +19,15 @@ from app.http.routes import Handlers, install_routes
 from app.rewrite.admission import Admission
 from app.rewrite.batch import BatchRewriter
 from app.rewrite.cache import LruCache
+from app.rewrite.generator import Generator, Key, Policy, ServedCheckpoint
 from app.rewrite.guard import Limits
-from app.rewrite.service import Key, Policy, RewriteService, ServedCheckpoint
+from app.rewrite.nearline import NearlineQueue
+from app.rewrite.service import RewriteService
 from app.rewrite.single_flight import SingleFlight
 from app.telemetry import LOGGER, Metrics, QueryFingerprint, bind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from app.contracts.reasons import Reason
     from app.engines.base import Engine
@@ -78,6 +80,12 @@ def create_app(
         max_entries=settings.cache_entries, ttl_s=settings.cache_ttl_s, clock=clock
     )
     flights: SingleFlight[Key, Judged | Reason] = SingleFlight(max_background=settings.max_background)
+    nearline: NearlineQueue[Key] = NearlineQueue(
+        max_queue=settings.nearline_max_queue,
+        concurrency=settings.nearline_concurrency,
+        on_drop=metrics.nearline.labels("dropped").inc,
+    )
+    bind(metrics.nearline_backlog, lambda: len(nearline))
     bind(metrics.queue_depth, lambda: admission.waiting)
     bind(metrics.inflight, lambda: admission.inflight)
     bind(metrics.cache_entries, lambda: len(cache))
@@ -86,21 +94,26 @@ def create_app(
         bind(metrics.engine_requests.labels("running"), lambda: engine.stats().running)
         bind(metrics.engine_requests.labels("waiting"), lambda: engine.stats().waiting)
 
+    policy = Policy(
+        enabled=settings.enabled,
+        mode=settings.mode,
+        beam_width=settings.beam_width,
+        max_tokens=settings.max_tokens,
+        min_confidence=settings.min_confidence,
+        generation_timeout_s=settings.generation_timeout_s,
+        limits=Limits(max_chars=settings.max_rewrite_chars, max_ratio=settings.max_rewrite_ratio),
+    )
     service = RewriteService(
-        engine=engine,
+        generator=Generator(
+            engine=engine, checkpoint=checkpoint, cache=cache, metrics=metrics, policy=policy, clock=clock
+        ),
         checkpoint=checkpoint,
         admission=admission,
         cache=cache,
         flights=flights,
+        nearline=nearline,
         metrics=metrics,
-        policy=Policy(
-            enabled=settings.enabled,
-            beam_width=settings.beam_width,
-            max_tokens=settings.max_tokens,
-            min_confidence=settings.min_confidence,
-            generation_timeout_s=settings.generation_timeout_s,
-            limits=Limits(max_chars=settings.max_rewrite_chars, max_ratio=settings.max_rewrite_ratio),
-        ),
+        policy=policy,
         clock=clock,
     )
     batches = BatchRewriter(
@@ -122,7 +135,7 @@ def create_app(
         title="corewrite",
         version=_version(),
         description=_DESCRIPTION,
-        lifespan=_lifespan(engine, flights, lifecycle),
+        lifespan=_lifespan(engine, (flights.close, nearline.close), lifecycle),
         redirect_slashes=False,  # a redirected POST is a second request under the same deadline
         redoc_url=None,
     )
@@ -174,16 +187,19 @@ def _gates(settings: Settings, metrics: Metrics) -> tuple[Admission, Admission]:
 
 
 def _lifespan(
-    engine: Engine, flights: SingleFlight[Key, Judged | Reason], lifecycle: Lifecycle
+    engine: Engine, closing: Sequence[Callable[[], Awaitable[object]]], lifecycle: Lifecycle
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Start on the way in; on the way out run the clean-ups pushed so far, last first."""
+    """Start on the way in; on the way out run the clean-ups pushed so far, last first.
+
+    `closing` are those of what needs no start.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         clean_ups: list[Callable[[], Awaitable[object]]] = [engine.close]
         try:
             await engine.start()
-            clean_ups.append(flights.close)
+            clean_ups.extend(closing)
             lifecycle.status = "ready"
             LOGGER.info("ready")
             yield

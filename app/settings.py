@@ -115,6 +115,31 @@ class Settings(BaseSettings):
             "quarter of REWRITE_MAX_INFLIGHT, so that batches cannot starve single requests."
         ),
     )
+    mode: Literal["online", "nearline", "auto"] = Field(
+        default="online",
+        description=(
+            "What a cache miss does where the request does not say. online: waits for the engine, up to the "
+            "deadline. nearline: answers with the original at once and queues the generation for the next "
+            "who asks. auto: online where there is a place at once and the time left is what a generation "
+            "takes now, else nearline. online: a first query is answered as well as a second."
+        ),
+    )
+    nearline_max_queue: int = Field(
+        default=1024,
+        ge=0,
+        description=(
+            "Near-line misses that may wait to be generated; one more drops the oldest. 1024: what two cores "
+            "generate in some ten seconds, after which the query has gone cold."
+        ),
+    )
+    nearline_concurrency: int = Field(
+        default=8,
+        ge=1,
+        description=(
+            "Near-line generations at a time. 8: they fill the engine's batch without delaying those that "
+            "somebody waits for."
+        ),
+    )
     max_background: int = Field(
         default=32,
         ge=0,

@@ -79,6 +79,13 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "counter",
+        "corewrite_nearline_total",
+        "Near-line misses: queued, known (queued or in flight already), and dropped from a full queue.",
+        {"result": ("queued", "known", "dropped")},
+    ),
+    MetricSpec("gauge", "corewrite_nearline_backlog", "Near-line generations that wait.", {}),
+    MetricSpec(
+        "counter",
         "corewrite_guard_drops_total",
         "Completions dropped by the guard, once per generation.",
         {"drop": tuple(Drop)},
@@ -162,6 +169,8 @@ class Metrics:
         self.cache_entries = self._gauge("corewrite_cache_entries")
         self.shared = self._counter("corewrite_singleflight_shared_total")
         self.background = self._gauge("corewrite_background_generations")
+        self.nearline = self._counter("corewrite_nearline_total")
+        self.nearline_backlog = self._gauge("corewrite_nearline_backlog")
         self.guard_drops = self._counter("corewrite_guard_drops_total")
         self.engine_tokens = self._counter("corewrite_engine_tokens_total")
         self.engine_requests = self._gauge("corewrite_engine_requests")

@@ -84,7 +84,7 @@ class OpenVino:
         self.version = genai.__version__
         self.folder = Path(tempfile.mkdtemp())
         config = json.loads((options.checkpoint / "config.json").read_text(encoding="utf-8"))
-        # Nothing may end a completion: `ignore_eos` does not reach the beam search, a token that is none does.
+        # Nothing may end a completion: `ignore_eos` does not reach the beam search, an end past all ids does.
         config["eos_token_id"] = config["vocab_size"]
         (self.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         model = Decoder(options.checkpoint).model()

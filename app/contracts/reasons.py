@@ -13,6 +13,8 @@ class Reason(StrEnum):
 
     DEADLINE = "deadline"
     """The budget ran out; the generation goes on in the background and warms the cache."""
+    NEARLINE = "nearline"
+    """Not waited for, as asked: the generation is queued and will warm the cache."""
     LOW_CONFIDENCE = "low_confidence"
     """The model wrote something, but does not trust it enough."""
     GUARD = "guard"

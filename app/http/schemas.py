@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.contracts.prompt import MAX_QUERY_CHARS, NO_CONTEXT, Context, Item
 from app.contracts.reasons import Drop, Reason
-from app.rewrite.answer import STAGES, Answer, Arm, CacheUse, Query, Stage
+from app.rewrite.answer import STAGES, Answer, Arm, CacheUse, Mode, Query, Stage
 
 MAX_BATCH = 256
 
@@ -80,6 +80,14 @@ class RewriteRequest(_Wire):
     deadline_ms: Milliseconds | None = Field(
         default=None, description="Milliseconds this answer may take; the server's own limit still applies."
     )
+    mode: Mode | None = Field(
+        default=None,
+        description=(
+            "What a cache miss does. online: waits, up to the deadline. nearline: the original at once, and "
+            "the rewrite for the next who asks. auto: online where there is time and room. Absent: the "
+            "server's."
+        ),
+    )
     num_rewrites: Count = Field(default=1, description="At most so many rewrites.")
     # A factory, because pydantic copies a mutable default deeply, which costs as much as parsing the rest.
     stages: Annotated[
@@ -103,6 +111,7 @@ class RewriteRequest(_Wire):
             deadline_ms=self.deadline_ms,
             num_rewrites=self.num_rewrites,
             stages=tuple(self.stages),
+            mode=self.mode,
         )
 
 

@@ -54,6 +54,17 @@ class Admission:
         """Requests in the queue now."""
         return len(self._waiters)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the next request would enter without waiting."""
+        return self.inflight < self._max_inflight and not self._waiters
+
+    def check_open(self) -> None:
+        """Do nothing unless draining; raises DrainingError then."""
+        if self.draining:
+            self._on_shed("draining")
+            raise DrainingError("shutting down; retry elsewhere", retry_after_s=self._retry_after_s)
+
     async def enter(self, *, budget_s: float, patient: bool = False) -> bool:
         """Wait for a place; False when the request's own `budget_s` ran out while it waited.
 
@@ -64,10 +75,9 @@ class Admission:
             OverloadedError: the queue is full, or `max_wait_s` passed before the budget did.
             DrainingError: no new work is taken any more.
         """
-        if self.draining and not patient:
-            self._on_shed("draining")
-            raise DrainingError("shutting down; retry elsewhere", retry_after_s=self._retry_after_s)
-        if self.inflight < self._max_inflight and not self._waiters:
+        if not patient:
+            self.check_open()
+        if self.has_room:
             self._begin()
             return True
         if patient:

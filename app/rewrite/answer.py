@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 Arm = Literal["stable", "canary", "holdout"]
 Stage = Literal["recall", "rawrank", "finerank"]
 CacheUse = Literal["hit", "shared", "miss", "none"]
+Mode = Literal["online", "nearline", "auto"]
 STAGES: tuple[Stage, ...] = ("recall", "rawrank", "finerank")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A valid request. `text` is the query exactly as it came in; `stages` are echoed to the caller."""
+    """A valid request. `text` is the query exactly as it came in; `stages` are echoed to the caller.
+
+    `mode` None is the service's own.
+    """
 
     text: str
     query_id: str
@@ -30,6 +34,7 @@ class Query:
     deadline_ms: int | None = None
     num_rewrites: int = 1
     stages: tuple[Stage, ...] = STAGES
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,69 +6,24 @@ within its deadline, with its text untouched, and where there is no rewrite a re
 
 from __future__ import annotations
 
-import asyncio
 import time
 import unicodedata
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from app.contracts import prompt
-from app.contracts.prompt import PROMPT_VERSION
 from app.contracts.reasons import Reason
-from app.engines.base import GenerationRequest
-from app.errors import EngineError, EngineFailedError, EngineUnavailableError
 from app.rewrite.answer import Answer, CacheUse, Judged, Query, Timings
-from app.rewrite.guard import Limits
-from app.rewrite.judge import Calibrated, judge
 from app.rewrite.single_flight import FlightCancelledError, SingleFlight
-from app.telemetry import LOGGER, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.engines.base import Engine, Generation
     from app.rewrite.admission import Admission
     from app.rewrite.cache import LruCache
     from app.rewrite.deadline import Deadline
-
-
-class ServedCheckpoint(Protocol):
-    """What the request path needs of a checkpoint."""
-
-    @property
-    def id(self) -> str:
-        """Its name."""
-
-    @property
-    def weights_digest(self) -> str:
-        """SHA-256 (hex) over its weights."""
-
-    @property
-    def calibration(self) -> Calibrated:
-        """How to read confidence from its log-probabilities."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """All that a judged generation is a function of. The digest is in it: a swap never serves old text."""
-
-    weights_digest: str
-    prompt: str
-    locale: str
-    num_completions: int
-    prompt_version: int = PROMPT_VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The settings of the request path; see app/settings.py for each."""
-
-    enabled: bool = True
-    beam_width: int = 4
-    max_tokens: int = 32
-    min_confidence: float | None = None
-    generation_timeout_s: float = 10.0
-    limits: Limits = field(default_factory=Limits)
+    from app.rewrite.generator import Generator, Key, Policy, ServedCheckpoint
+    from app.rewrite.nearline import NearlineQueue
+    from app.telemetry import Metrics
 
 
 class RewriteService:
@@ -77,25 +32,25 @@ class RewriteService:
     def __init__(
         self,
         *,
-        engine: Engine,
+        generator: Generator,
         checkpoint: ServedCheckpoint,
         admission: Admission,
         cache: LruCache[Key, Judged],
         flights: SingleFlight[Key, Judged | Reason],
+        nearline: NearlineQueue[Key],
         metrics: Metrics,
         policy: Policy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self._generator = generator
         self._checkpoint = checkpoint
         self._admission = admission
         self._cache = cache
         self._flights = flights
+        self._nearline = nearline
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
-        threshold = checkpoint.calibration.threshold
-        self._min_confidence = threshold if policy.min_confidence is None else policy.min_confidence
 
     async def rewrite(self, query: Query, deadline: Deadline, *, patient: bool = False) -> Answer:
         """Answer within the deadline; never for want of a rewrite an error.
@@ -110,16 +65,22 @@ class RewriteService:
         """
         started = self._clock()
         timings = Timings()
-        admitted = await self._admission.enter(budget_s=deadline.remaining_s(started), patient=patient)
-        timings.queue_s = self._clock() - started
-        if not admitted:
-            return self._finish(query, Reason.DEADLINE, "none", timings, started)
+        mode = query.mode or self._policy.mode
+        waits = mode == "online" or (mode == "auto" and self._admission.has_room)
+        if waits:
+            admitted = await self._admission.enter(budget_s=deadline.remaining_s(started), patient=patient)
+            timings.queue_s = self._clock() - started
+            if not admitted:
+                return self._finish(query, Reason.DEADLINE, "none", timings, started)
+        elif not patient:
+            self._admission.check_open()
         try:
-            outcome, cache = await self._resolve(query, deadline, timings)
+            outcome, cache = await self._resolve(query, deadline if waits else None, timings)
         except Exception as error:  # noqa: BLE001 -- the promise of this module: no failure reaches the client
-            outcome, cache = self._failed(error), "none"
+            outcome, cache = self._generator.failed(error), "none"
         finally:
-            self._admission.leave()
+            if waits:
+                self._admission.leave()
         return self._finish(query, outcome, cache, timings, started)
 
     def expired(self, query: Query) -> Answer:
@@ -127,32 +88,26 @@ class RewriteService:
         return self._finish(query, Reason.DEADLINE, "none", Timings(), self._clock())
 
     async def _resolve(
-        self, query: Query, deadline: Deadline, timings: Timings
+        self, query: Query, deadline: Deadline | None, timings: Timings
     ) -> tuple[Judged | Reason, CacheUse]:
-        if not self._policy.enabled:
-            return Reason.DISABLED, "none"
-        if _is_cut_by_prompt(query.text):
-            return Reason.INPUT_TOO_LONG, "none"
-        began = self._clock()
-        key = Key(
-            weights_digest=self._engine.weights_digest,
-            prompt=prompt.render(query.text, query.context),
-            locale=(query.locale or "").lower(),
-            num_completions=max(query.num_rewrites, self._policy.beam_width),
-        )
-        entry = self._cache.get(key)
-        looked_up = self._clock()
-        timings.cache_s = looked_up - began
+        """What the cache has, or what the engine says by the deadline; without one, near-line."""
+        found = self._look_up(query, timings)
+        if isinstance(found, Reason):
+            return found, "none"
+        key, entry = found
         if entry is not None:
-            self._metrics.cache_hit.inc()
             return entry, "hit"
-        self._metrics.cache_miss.inc()
+        looked_up = self._clock()
+        remaining_s = deadline.remaining_s(looked_up) if deadline else 0.0
+        hopeless = self._generator.typical.seconds > remaining_s
+        if deadline is None or (hopeless and (query.mode or self._policy.mode) == "auto"):
+            return self._queue(key, query), "miss"
         shared = self._flights.in_flight(key)
         if shared:
             self._metrics.shared.inc()
         try:
             outcome = await self._flights.run(
-                key, lambda: self._generate(key, query), timeout_s=deadline.remaining_s(looked_up)
+                key, lambda: self._generator.generate(key, query), timeout_s=remaining_s
             )
         except FlightCancelledError:
             outcome = Reason.ENGINE_UNAVAILABLE
@@ -161,51 +116,29 @@ class RewriteService:
         timings.engine_s = waited_s - timings.guard_s
         return (Reason.DEADLINE if outcome is None else outcome), ("shared" if shared else "miss")
 
-    async def _generate(self, key: Key, query: Query) -> Judged | Reason:
-        """Generate, judge and remember. Runs as a flight: a failure is a value, for it may have no reader."""
-        request = GenerationRequest(
-            prompt=key.prompt, num_completions=key.num_completions, max_tokens=self._policy.max_tokens
-        )
-        try:
-            generation = await self._ask_engine(request, key.weights_digest)
-            began = self._clock()
-            judged = judge(
-                # What the model read, which is what the key says: an entry must not depend on more.
-                prompt.clean(query.text, prompt.MAX_QUERY_CHARS),
-                _as_read(query.context),
-                generation,
-                calibration=self._checkpoint.calibration,
-                min_confidence=self._min_confidence,
-                limits=self._policy.limits,
-            )
-        except Exception as error:  # noqa: BLE001 -- see the docstring
-            return self._failed(error)
-        judged = replace(judged, guard_s=self._clock() - began)
-        self._cache.put(key, judged)
-        self._metrics.engine_tokens.labels("prompt").inc(generation.prompt_tokens)
-        self._metrics.engine_tokens.labels("completion").inc(
-            sum(len(completion.token_ids) for completion in generation.completions)
-        )
-        for drop, count in judged.drops.items():
-            self._metrics.guard_drops.labels(drop).inc(count)
-        return judged
+    def _look_up(self, query: Query, timings: Timings) -> tuple[Key, Judged | None] | Reason:
+        """The key of a query and what the cache has for it, or why it is not even looked up."""
+        if not self._policy.enabled:
+            return Reason.DISABLED
+        if _is_cut_by_prompt(query.text):
+            return Reason.INPUT_TOO_LONG
+        began = self._clock()
+        key = self._generator.key(query)
+        entry = self._cache.get(key)
+        timings.cache_s = self._clock() - began
+        (self._metrics.cache_miss if entry is None else self._metrics.cache_hit).inc()
+        return key, entry
 
-    async def _ask_engine(self, request: GenerationRequest, weights_digest: str) -> Generation:
-        try:
-            async with asyncio.timeout(self._policy.generation_timeout_s):
-                generation = await self._engine.generate(request)
-        except TimeoutError as error:
-            raise EngineUnavailableError("the engine did not answer at all") from error
-        if generation.weights_digest != weights_digest:
-            # Weights changed under way: the calibration at hand does not speak for these.
-            raise EngineFailedError("the engine answered with other weights than it announced")
-        return generation
+    def _queue(self, key: Key, query: Query) -> Reason:
+        """Leave a generation to the near-line queue, unless it is in flight already."""
 
-    def _failed(self, error: Exception) -> Reason:
-        reason = error.reason if isinstance(error, EngineError) else Reason.ENGINE_ERROR
-        self._metrics.engine_errors.labels(reason).inc()
-        LOGGER.warning("generation failed", exc_info=error, extra={"fields": {"reason": reason}})
-        return reason
+        async def work() -> None:
+            timeout_s = self._policy.generation_timeout_s
+            await self._flights.run(key, lambda: self._generator.generate(key, query), timeout_s=timeout_s)
+
+        queued = not self._flights.in_flight(key) and self._nearline.offer(key, work)
+        self._metrics.nearline.labels("queued" if queued else "known").inc()
+        return Reason.NEARLINE
 
     def _finish(
         self, query: Query, outcome: Judged | Reason, cache: CacheUse, timings: Timings, started: float
@@ -240,16 +173,3 @@ class RewriteService:
 def _is_cut_by_prompt(text: str) -> bool:
     """Whether compatibility forms unfold to more characters than the model reads ("ﷺ" becomes 18)."""
     return not text.isascii() and len(unicodedata.normalize("NFKC", text)) > prompt.MAX_QUERY_CHARS
-
-
-def _as_read(context: prompt.Context) -> prompt.Context:
-    """The context as `prompt.render` lets the model see it."""
-    item = context.last_item
-    cut = prompt.MAX_CONTEXT_CHARS
-    return prompt.Context(
-        last_item=item and prompt.Item(prompt.clean(item.title, cut), prompt.clean(item.text, cut)),
-        previous_queries=tuple(
-            prompt.clean(previous, cut)
-            for previous in context.previous_queries[-prompt.MAX_PREVIOUS_QUERIES :]
-        ),
-    )

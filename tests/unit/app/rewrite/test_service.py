@@ -302,3 +302,72 @@ def test_the_original_comes_back_whatever_the_engine_does(
         assert rewrite.logprob <= 0
         assert 0.5 <= rewrite.confidence <= 1
     assert answer.timings.total_s < 0.4
+
+
+def test_nearline_never_waits_and_warms_the_cache() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        engine.gate = asyncio.Event()
+        first, second = await ask(mode="nearline"), await ask(mode="nearline")
+        assert (first.reason, first.cache, first.rewrites) == (Reason.NEARLINE, "miss", ())
+        assert second.reason is Reason.NEARLINE
+        assert metric(app, "corewrite_nearline_total", result="queued") == 1
+        assert metric(app, "corewrite_nearline_total", result="known") == 1
+        engine.gate.set()
+        await asyncio.sleep(0.05)
+        warm = await ask(mode="nearline")
+        assert (warm.reason, warm.cache, len(warm.rewrites)) == (None, "hit", 1)
+        assert len(engine.asked) == 1
+
+    run(scenario)
+
+
+def test_who_waits_joins_a_nearline_generation() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        del app
+        await ask(mode="nearline")
+        await asyncio.sleep(0)
+        assert (await ask(mode="online")).cache == "shared"
+        assert len(engine.asked) == 1
+
+    run(scenario, FakeEngine(delay_s=0.05))
+
+
+def test_nearline_needs_no_place_but_is_refused_while_draining() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        engine.gate = asyncio.Event()
+        waiting = asyncio.create_task(ask("a"))
+        await asyncio.sleep(0.01)
+        assert (await ask("b", mode="nearline")).reason is Reason.NEARLINE
+        assert (await ask("c", mode="auto")).reason is Reason.NEARLINE  # no place at once
+        engine.gate.set()
+        await waiting
+        assert (await ask("d", mode="auto")).reason is None
+        app.state.service._admission.drain()
+        with pytest.raises(DrainingError):
+            await ask("e", mode="nearline")
+
+    run(scenario, max_inflight=1, batch_concurrency=1)
+
+
+def test_auto_does_not_wait_where_the_time_left_is_not_enough() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        del app
+        assert (await ask("a", mode="auto")).reason is None  # nothing is known yet: it waits
+        hopeless = await ask("b", mode="auto", budget_ms=5)
+        assert hopeless.reason is Reason.NEARLINE
+        assert hopeless.timings.engine_s == 0
+        await asyncio.sleep(0.3)
+        assert (await ask("b", mode="auto", budget_ms=5)).cache == "hit"
+        assert (await ask("c", mode="auto")).reason is None
+        assert len(engine.asked) == 3
+
+    run(scenario, FakeEngine(delay_s=0.05))
+
+
+def test_the_mode_of_the_request_beats_the_servers() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        del app, engine
+        assert (await ask("a")).reason is Reason.NEARLINE
+        assert (await ask("b", mode="online")).reason is None
+
+    run(scenario, mode="nearline")
