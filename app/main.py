@@ -67,7 +67,8 @@ def create_app(
     if checkpoint is None:
         checkpoint = _load_checkpoint(settings)
     if engine is None:
-        engine = _embedded_engine(settings, checkpoint)
+        make = {"embedded": _embedded_engine, "vllm": _vllm_engine}[settings.engine]
+        engine = make(settings, checkpoint)
     if engine.weights_digest != checkpoint.weights_digest:
         raise CheckpointError("the engine has other weights than the checkpoint names")
 
@@ -235,6 +236,20 @@ def _embedded_engine(settings: Settings, checkpoint: ServedCheckpoint) -> Engine
         max_queue=settings.engine_max_queue,
         max_model_tokens=settings.max_model_tokens or window,
         beam_width=settings.beam_width,
+    )
+
+
+def _vllm_engine(settings: Settings, checkpoint: ServedCheckpoint) -> Engine:
+    from app.engines.qwen3_files import read_config  # noqa: PLC0415
+    from app.engines.vllm import VllmEngine  # noqa: PLC0415
+
+    return VllmEngine(
+        settings.checkpoint,
+        weights_digest=checkpoint.weights_digest,
+        max_model_tokens=settings.max_model_tokens
+        or read_config(settings.checkpoint).max_position_embeddings,
+        beam_width=settings.beam_width,
+        arguments=settings.vllm_arguments,
     )
 
 

@@ -39,6 +39,20 @@ class Settings(BaseSettings):
         le=65535,
         description="TCP port to listen on; 0 takes a free one. 8080 needs no privileges.",
     )
+    engine: Literal["embedded", "vllm"] = Field(
+        default="embedded",
+        description=(
+            "What computes. embedded: ONNX Runtime on this machine's CPU. vllm: vLLM in this process, for a "
+            "GPU; needs corewrite[vllm]. embedded: it needs nothing else."
+        ),
+    )
+    vllm_arguments: dict[str, str | int | float | bool] = Field(
+        default={},
+        description=(
+            "JSON object of further arguments of vLLM's AsyncEngineArgs, such as "
+            '`{"gpu_memory_utilization": 0.5}`. Empty: vLLM\'s own defaults.'
+        ),
+    )
     checkpoint: Path = Field(
         default=DEFAULT_CHECKPOINT,
         description="Folder of the checkpoint to serve. The default one comes with the package.",

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from app.engines.base import Finish, GenerationRequest
 
 Logits = npt.NDArray[np.float32]
@@ -127,12 +129,33 @@ class Beam:
         self._finished: list[Hypothesis] = []
         self._step = 0
 
+    @property
+    def candidates(self) -> int:
+        """How many of a step's best continuations are looked at: of each row no more can matter."""
+        return 2 * self._width
+
     def advance(self, logits: Logits) -> list[Continuation]:
         """Take one step."""
-        self._step += 1
         totals = log_softmax(logits) + np.array([score for score, _ in self._rows])[:, None]
+        return self._extend(_largest(totals, self.candidates))
+
+    def advance_sparse(self, found: Sequence[Mapping[int, float]]) -> list[Continuation]:
+        """Take one step from the log-probabilities of each row's best `candidates` tokens at least.
+
+        For engines that keep their logits to themselves.
+        """
+        totals = [
+            (-(self._rows[row][0] + logprob), row, token)
+            for row, tokens in enumerate(found)
+            for token, logprob in tokens.items()
+        ]
+        best = heapq.nsmallest(self.candidates, totals)
+        return self._extend([(-negative, row, token) for negative, row, token in best])
+
+    def _extend(self, best: list[tuple[float, int, int]]) -> list[Continuation]:
+        self._step += 1
         going_on: list[tuple[float, int, int]] = []
-        for rank, (total, row, token) in enumerate(_largest(totals, 2 * self._width)):
+        for rank, (total, row, token) in enumerate(best):
             if token == self._end_id or self._step == self._max_tokens:
                 if rank < self._width:
                     finish: Finish = "stop" if token == self._end_id else "length"

@@ -97,3 +97,20 @@ def test_a_draw_does_not_depend_on_how_many_there_are() -> None:
         return {h.token_ids for h in decode(make_decoder(request, end_id=END, beam_width=4), model)}
 
     assert drawn(2) <= drawn(9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_best_tokens_of_each_row_are_all_a_beam_needs(seed: int) -> None:
+    model = table(seed, 5)
+    dense, sparse = (Beam(width=2, best=2, end_id=END, max_tokens=5) for _ in range(2))
+    rows: list[tuple[int, ...]] = [()]
+    while rows:
+        logits = [model[row] for row in rows]
+        found = [
+            {int(token): float(row[token]) for token in np.argsort(-row)[: sparse.candidates]}
+            for row in map(log_softmax, logits)
+        ]
+        continued = sparse.advance_sparse(found)
+        assert continued == dense.advance(np.stack(logits))
+        rows = [(*rows[row], token) for row, token in continued]
+    assert sparse.results() == dense.results()

@@ -1,0 +1,212 @@
+"""The vLLM engine: `AsyncLLM` in this process, for GPUs; the same code runs vLLM's CPU build in tests.
+
+vLLM schedules, batches and computes in processes of its own; here requests are translated and failures
+mapped. Beam search, which `AsyncLLM` does not have, is one-token steps over its prefix cache under the rule
+of `decoding.Beam`, so that n-best lists mean the same on every engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from app.contracts.prompt import END
+from app.engines.base import Completion, Generation, GenerationRequest
+from app.engines.decoding import Beam, Hypothesis, rows_needed
+from app.errors import (
+    EngineError,
+    EngineFailedError,
+    EngineUnavailableError,
+    InputTooLongError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+class VllmEngine:
+    """An `Engine` over the checkpoint in `checkpoint_dir`, computed by vLLM.
+
+    Equal requests give equal answers as far as vLLM's kernels do not depend on the batch; sampling is seeded
+    per request.
+
+    Args:
+        checkpoint_dir: a Hugging Face style folder with `tokenizer.json`.
+        weights_digest: SHA-256 (hex) of the weights; every answer carries it.
+        max_model_tokens: prompt plus completion.
+        beam_width: rows of a beam; a request for more completions than that widens it.
+        arguments: further fields of vLLM's `AsyncEngineArgs`, such as `gpu_memory_utilization`; they win.
+    """
+
+    def __init__(
+        self,
+        checkpoint_dir: Path,
+        *,
+        weights_digest: str,
+        max_model_tokens: int = 256,
+        beam_width: int = 4,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._dir = checkpoint_dir
+        self._weights_digest = weights_digest
+        self._max_model_tokens = max_model_tokens
+        self._beam_width = beam_width
+        self._arguments = dict(arguments or {})
+        self._numbers = itertools.count()
+        self._starting = asyncio.Lock()
+        self._llm: Any = None
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 (hex) over the weights that answer now."""
+        return self._weights_digest
+
+    async def start(self) -> None:
+        """Load and answer once, for the first answer compiles; does nothing when started already.
+
+        Raises EngineUnavailableError where vLLM is not installed or cannot load the checkpoint.
+        """
+        async with self._starting:
+            if self._llm is not None:
+                return
+            try:
+                self._llm = await asyncio.to_thread(self._load)
+                await self._steps([self._end_id], max_tokens=1, temperature=0.0)
+            except EngineError:
+                raise
+            except Exception as error:  # vLLM, torch and the processes it starts raise all kinds
+                raise EngineUnavailableError(f"vLLM on {self._dir}: {error}") from error
+
+    async def close(self) -> None:
+        """Stop vLLM's processes; requests that run are answered EngineUnavailableError."""
+        async with self._starting:
+            llm, self._llm = self._llm, None
+            if llm is not None:
+                await asyncio.to_thread(llm.shutdown)
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Complete one prompt; see `Engine.generate`. Cancelling aborts it inside vLLM."""
+        if self._llm is None:
+            raise EngineUnavailableError("the engine is not running")
+        prompt: list[int] = self._tokenizer.encode(request.prompt, add_special_tokens=False).ids
+        if len(prompt) + request.max_tokens > self._max_model_tokens:
+            raise InputTooLongError(
+                f"{len(prompt)} prompt tokens and {request.max_tokens} to come: over {self._max_model_tokens}"
+            )
+        hypotheses = await self._complete(prompt, request)
+        completions = tuple(
+            Completion(
+                text=self._tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True),
+                token_ids=hypothesis.token_ids,
+                logprob=hypothesis.logprob,
+                finish_reason=hypothesis.finish,
+            )
+            for hypothesis in hypotheses
+        )
+        return Generation(completions, self._weights_digest, prompt_tokens=len(prompt))
+
+    async def _complete(self, prompt: list[int], request: GenerationRequest) -> list[Hypothesis]:
+        match request.mode:
+            case "greedy":
+                outputs = await self._steps(prompt, max_tokens=request.max_tokens, temperature=0.0)
+            case "sample":
+                outputs = await self._steps(
+                    prompt,
+                    max_tokens=request.max_tokens,
+                    n=request.num_completions,
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    seed=request.seed,
+                )
+            case "beam":
+                return await self._beam(prompt, request)
+        hypotheses = [
+            Hypothesis(
+                tuple(output.token_ids),
+                float(output.cumulative_logprob),
+                "stop" if output.finish_reason == "stop" else "length",
+            )
+            for output in outputs
+        ]
+        return sorted(hypotheses, key=lambda hypothesis: -hypothesis.logprob)
+
+    async def _beam(self, prompt: list[int], request: GenerationRequest) -> list[Hypothesis]:
+        beam = Beam(
+            width=rows_needed(request, beam_width=self._beam_width),
+            best=request.num_completions,
+            end_id=self._end_id,
+            max_tokens=request.max_tokens,
+        )
+        rows: list[list[int]] = [[]]
+        while rows:
+            found = await asyncio.gather(*(self._next_tokens(prompt + row, beam.candidates) for row in rows))
+            rows = [[*rows[row], token] for row, token in beam.advance_sparse(found)]
+        return beam.results()
+
+    async def _next_tokens(self, ids: list[int], count: int) -> dict[int, float]:
+        [output] = await self._steps(ids, max_tokens=1, temperature=0.0, logprobs=count)
+        return {token: float(entry.logprob) for token, entry in output.logprobs[0].items()}
+
+    async def _steps(self, ids: list[int], **parameters: Any) -> Sequence[Any]:
+        """Run one request of vLLM to its end; its completions."""
+        from vllm import SamplingParams  # noqa: PLC0415 -- seconds to import, and only where it is installed
+        from vllm.inputs import TokensPrompt  # noqa: PLC0415
+        from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+
+        sampling = SamplingParams(
+            **{"logprobs": 0, **parameters},
+            stop_token_ids=[self._end_id],
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt, last = TokensPrompt(prompt_token_ids=ids), None
+        try:
+            async for output in self._llm.generate(prompt, sampling, str(next(self._numbers))):
+                last = output
+        except Exception as error:
+            raise mapped(error) from error
+        if last is None or not last.finished:
+            raise EngineUnavailableError("vLLM stopped before the completion was finished")
+        outputs: Sequence[Any] = last.outputs
+        return outputs
+
+    def _load(self) -> Any:
+        path = self._dir / "tokenizer.json"
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise EngineUnavailableError(f"{path}: {error}") from error
+        end_id = self._tokenizer.token_to_id(END)
+        if end_id is None:
+            raise EngineUnavailableError(f"{path}: {END} is not in the vocabulary")
+        self._end_id: int = end_id
+        try:
+            from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+            from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
+        except ImportError as error:
+            raise EngineUnavailableError(f"no vLLM ({error}): install corewrite[vllm]") from error
+        arguments = {
+            "model": str(self._dir),
+            "max_model_len": self._max_model_tokens,
+            "max_logprobs": max(20, 2 * self._beam_width),
+            "skip_tokenizer_init": True,  # token ids in, token ids out: text is this service's business
+            "disable_log_stats": True,
+            "enable_prefix_caching": True,  # a beam reads its prompt at every step
+        }
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | self._arguments)))
+
+
+def mapped(error: Exception) -> EngineError:
+    """The engine error that stands for an exception of vLLM's."""
+    from vllm import exceptions  # noqa: PLC0415
+    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
+
+    if isinstance(error, EngineError):
+        return error
+    message = f"{type(error).__name__}: {error}"
+    away = (EngineDeadError, exceptions.GracefulHTTPError, exceptions.RetryableRequestError)
+    return EngineUnavailableError(message) if isinstance(error, away) else EngineFailedError(message)

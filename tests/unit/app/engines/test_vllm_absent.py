@@ -1,0 +1,31 @@
+"""Without vLLM: the setting is honoured, and what is missing is said. `make test-vllm` has the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+
+import pytest
+from fakes import FakeCheckpoint
+
+from app.engines.vllm import VllmEngine
+from app.errors import EngineUnavailableError
+from app.main import create_app
+from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.settings import Settings
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_a_missing_vllm_is_named_with_what_to_install() -> None:
+    engine = VllmEngine(DEFAULT_CHECKPOINT, weights_digest="0" * 64)
+    with pytest.raises(EngineUnavailableError, match=r"install corewrite\[vllm\]"):
+        asyncio.run(engine.start())
+
+
+def test_the_setting_chooses_the_engine_and_hands_its_arguments_on() -> None:
+    settings = Settings(engine="vllm", vllm_arguments={"gpu_memory_utilization": 0.5})
+    app = create_app(settings, checkpoint=FakeCheckpoint())
+    engine = app.state.service._generator._engine
+    assert isinstance(engine, VllmEngine)
+    assert engine._arguments == {"gpu_memory_utilization": 0.5}
+    assert engine.weights_digest == FakeCheckpoint().weights_digest
