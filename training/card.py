@@ -11,8 +11,9 @@ from training.config import RunConfig
 # Each source: what it teaches, where it comes from, and under which terms.
 SOURCES: Mapping[str, str] = {
     "jobs": "job titles people use -> O*NET titles. O*NET 27.0 Database, CC BY 4.0.",
-    "recombined": "titles made of the words of real ones -> O*NET titles sampled from a character n-gram "
-    "classifier trained on the real ones. O*NET 27.0 Database, CC BY 4.0.",
+    "recombined": "titles made of the words of real ones -> O*NET titles by the probabilities of two "
+    "classifiers trained on the real ones, one over character n-grams, one over sentence embeddings of "
+    "all-MiniLM-L6-v2 (Apache-2.0). O*NET 27.0 Database, CC BY 4.0.",
     "products": "misspelt phrases of an electronics catalogue -> the phrases. Product texts from Icecat "
     "(Open Content License) through o19s/chorus (Apache-2.0).",
     "typos": "misspelt English words -> the words. crate-ci/typos (MIT or Apache-2.0).",
@@ -27,6 +28,11 @@ ATTRIBUTION = (
     "This model was trained on information from the O*NET 27.0 Database by the U.S. Department of Labor, "
     "Employment and Training Administration (USDOL/ETA), used under the CC BY 4.0 licence; it was modified "
     "here. O*NET® is a trademark of USDOL/ETA. USDOL/ETA has not approved, endorsed, or tested it."
+)
+
+SEMANTIC_START = (
+    "Its token embeddings started from the sentence embeddings that all-MiniLM-L6-v2 (Apache-2.0) gives to "
+    "the texts of its tokens."
 )
 
 LIMITS = """\
@@ -73,6 +79,7 @@ def model_card(
             *shares,
             "",
             ATTRIBUTION,
+            *(["", SEMANTIC_START] if config.semantic_start else []),
             "",
             "## Training",
             "",

@@ -2,7 +2,7 @@
 
 Each way ("arm") is a plan per query: texts to search, each with a weight, whose scores are summed at these
 weights (`app.contracts.fusion.fuse_scores`). The first text carries weight 1; the others are the parallel
-rewrites. The hybrid is reciprocal rank fusion (k = 60) of BM25 and dense.
+rewrites. The hybrid is reciprocal rank fusion (k = 60) of BM25 and dense, each fused already.
 
     none               the original alone                        the baseline of every delta
     nearest            the nearest training title, alone         jobs only: the sceptic's baseline
@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contracts.fusion import fuse_ranks, fuse_scores
+from app.contracts.fusion import found_shares, fuse_ranks, fuse_scores
 from training.datasets.beir import Query, Task
 from training.measures import NDCG, RECALL, bootstrap, judged, per_query
 from training.retrieval import DEPTH, Rankings
@@ -200,8 +200,19 @@ def ranked(rankings: Rankings, retriever: str, plans: Sequence[Plan]) -> list[li
         plans: one per query.
     """
     if retriever == "hybrid":
-        both = zip(ranked(rankings, "bm25", plans), ranked(rankings, "dense", plans), strict=True)
-        return [[doc_id for doc_id, _ in fuse_ranks(pair, (1.0, 1.0))[:DEPTH]] for pair in both]
+        both = zip(_fused(rankings, "bm25", plans), _fused(rankings, "dense", plans), strict=True)
+        hybrid = [
+            fuse_ranks((bm25, dense), (1.0, 1.0), shares=(bm25_shares, dense_shares))
+            for (bm25, bm25_shares), (dense, dense_shares) in both
+        ]
+        return [[doc_id for doc_id, _ in fused[:DEPTH]] for fused in hybrid]
+    return [ranking for ranking, _ in _fused(rankings, retriever, plans)]
+
+
+def _fused(
+    rankings: Rankings, retriever: str, plans: Sequence[Plan]
+) -> list[tuple[list[str], dict[str, float]]]:
+    """Return each plan's fused ranking by one retriever, and the shares of what rewrites alone found."""
     used = [[(text, weight) for text, weight in plan if weight > 0] for plan in plans]
     texts = list(dict.fromkeys(text for plan in used for text, _ in plan))
     found = dict(zip(texts, rankings.get(retriever, texts), strict=True))
@@ -210,7 +221,9 @@ def ranked(rankings: Rankings, retriever: str, plans: Sequence[Plan]) -> list[li
         runs = [found[text] for text, _ in plan]
         # A run cut at DEPTH scores the rest at most as its last document; a shorter one is whole.
         missing = [run[-1][1] if len(run) >= DEPTH else 0.0 for run in runs]
-        fused.append([doc_id for doc_id, _ in fuse_scores(runs, [weight for _, weight in plan], missing)])
+        weights = [weight for _, weight in plan]
+        ranking = [doc_id for doc_id, _ in fuse_scores(runs, weights, missing)]
+        fused.append((ranking, found_shares(runs, weights)))
     return fused
 
 

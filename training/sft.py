@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,10 @@ def train(config: RunConfig, run_dir: Path) -> tuple[Qwen3ForCausalLM, Tokenizer
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
-    mixture = Mixture(config.mixture, config.data_dir)
+    mixture = cache(lambda: Mixture(config.mixture, config.data_dir))  # minutes: not for a run that is done
     tokenizer_file, state_file = run_dir / "tokenizer.json", run_dir / "state.pt"
     if not tokenizer_file.exists():
-        train_tokenizer(mixture.texts(config.seed), config.model.vocab_size).save(str(tokenizer_file))
+        train_tokenizer(mixture().texts(config.seed), config.model.vocab_size).save(str(tokenizer_file))
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -184,7 +185,7 @@ def train(config: RunConfig, run_dir: Path) -> tuple[Qwen3ForCausalLM, Tokenizer
                 state.save(state_file)
                 saved_at = state.step
             for batch in batches(
-                mixture,
+                mixture(),
                 tokenizer,
                 seed=config.seed,
                 pool=state.pool,

@@ -8,16 +8,16 @@ number is neutral, so that a doubtful rewrite leaves the original ranking as it 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeGuard
 
 RRF_K = 60
 """Rank offset of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 
-RECALL_CEILING = 3.0
+RECALL_CEILING = 1.5
 """Weight at recall of a rewrite that is certain, where the original's is 1; see `recall_weight`."""
 
-RECALL_SHARPNESS = 1.5
+RECALL_SHARPNESS = 1.0
 """How fast the weight at recall falls with confidence. This and the ceiling by `python -m training.tune`."""
 
 SCORE_FLOOR = 1e-6
@@ -78,15 +78,20 @@ def log_reward(s_pos: float, s_neg: float, s_rand: float, gamma: float, alpha: f
 
 
 def fuse_ranks(
-    rankings: Sequence[Sequence[str]], weights: Sequence[float], k: int = RRF_K
+    rankings: Sequence[Sequence[str]],
+    weights: Sequence[float],
+    k: int = RRF_K,
+    *,
+    shares: Sequence[Mapping[str, float]] | None = None,
 ) -> list[tuple[str, float]]:
-    """Fuse rankings by weighted reciprocal rank: score(d) = Σ weight / (k + rank), ranks from 1.
+    """Fuse rankings by weighted reciprocal rank: score(d) = Σ weight · share / (k + rank), ranks from 1.
 
     Args:
         rankings: document ids, best first; the original query's ranking comes first.
         weights: one per ranking. A later weight that is not positive and finite is neutral: its ranking
             is left out, so with no other weight left the order is the original's, bit for bit.
         k: rank offset; larger flattens.
+        shares: per ranking, how much a document's place in it counts (`found_shares`); 1 where absent.
 
     Returns:
         The union of the rankings that count, best first. Ties keep the original's order, then the order of
@@ -98,11 +103,11 @@ def fuse_ranks(
     """
     _check(rankings, weights)
     scores: dict[str, float] = {}
-    for ranking, weight in zip(rankings, weights, strict=True):
+    for ranking, weight, share in zip(rankings, weights, shares or [{}] * len(rankings), strict=True):
         if not _usable(weight):
             continue
         for rank, doc_id in enumerate(dict.fromkeys(ranking), start=1):
-            scores[doc_id] = scores.get(doc_id, 0.0) + weight / (k + rank)
+            scores[doc_id] = scores.get(doc_id, 0.0) + weight * share.get(doc_id, 1.0) / (k + rank)
     # Insertion order is the original's order first, and sorted() is stable: that is the tie rule.
     return sorted(scores.items(), key=lambda item: -item[1])
 
@@ -139,6 +144,23 @@ def fuse_scores(
         for doc_id in documents
     }
     return sorted(scores.items(), key=lambda item: -item[1])
+
+
+def found_shares(runs: Sequence[Sequence[tuple[str, float]]], weights: Sequence[float]) -> dict[str, float]:
+    """Return for each document that the original's run lacks min(1, total weight of the runs that found it).
+
+    A rank says nothing of how little a document's score may be. Where a fused run enters rank fusion with
+    another retriever's, what only doubtful rewrites found counts by these shares: at weight 0 not at all.
+    """
+    _check(runs, weights)
+    found: dict[str, float] = {}
+    for run, weight in zip(runs[1:], weights[1:], strict=True):
+        if _usable(weight):
+            for doc_id, _ in run:
+                found[doc_id] = min(1.0, found.get(doc_id, 0.0) + weight)
+    for doc_id, _ in runs[0]:
+        found.pop(doc_id, None)
+    return found
 
 
 def recall_weight(

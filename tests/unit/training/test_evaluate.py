@@ -109,6 +109,21 @@ def test_the_hybrid_fuses_the_ranks_of_both() -> None:
     assert ranked(Rankings(Told(), other), "hybrid", [[("rn", 1.0)]]) == [["y", "x", "z"]]
 
 
+def test_a_rewrite_of_next_to_no_weight_leaves_the_hybrid_as_it_was() -> None:
+    """Ranks are not continuous: what a rewrite adds at the end of a short list must not count as found."""
+    told, other = Told(), Told()
+    told.search = lambda queries, depth=1000: [  # type: ignore[method-assign]  # noqa: ARG005
+        [("y", 5.0)] if query == "rn" else [("z", 4.0), ("w", 3.0)] for query in queries
+    ]
+    other.search = lambda queries, depth=1000: [  # type: ignore[method-assign]  # noqa: ARG005
+        [("y", 0.9), ("x", 0.8), ("w", 0.7), ("z", 0.1)] for _ in queries
+    ]
+    rankings = Rankings(told, other)
+    alone = ranked(rankings, "hybrid", [[("rn", 1.0)]])
+    assert ranked(rankings, "hybrid", [[("rn", 1.0), ("Pilots", 1e-9)]]) == alone
+    assert ranked(rankings, "hybrid", [[("rn", 1.0), ("Pilots", 1.0)]]) != alone
+
+
 def test_a_text_is_searched_once_for_all_arms_and_calls() -> None:
     told = Told()
     shared = Rankings(told, told)

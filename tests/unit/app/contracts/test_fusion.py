@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.contracts.fusion import (
     RRF_K,
+    found_shares,
     fuse_ranks,
     fuse_scores,
     geometric_mean,
@@ -99,6 +100,16 @@ def test_fused_scores_are_weighted_reciprocal_ranks() -> None:
     fused = dict(fuse_ranks([["a", "b"], ["b", "c"]], [1.0, 0.5]))
     assert fused == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 0.5 / 61, "c": 0.5 / 62})
     assert next(iter(fused)) == "b"
+
+
+def test_what_only_rewrites_found_counts_by_their_weight() -> None:
+    original = [("a", 2.0)]
+    runs = [original, [("a", 1.0), ("b", 1.0)], [("b", 3.0), ("c", 1.0)], [("d", 1.0)]]
+    assert found_shares(runs, [1.0, 0.2, 0.3, math.nan]) == {"b": 0.5, "c": 0.3}
+    assert found_shares(runs, [1.0, 0.9, 0.9, 2.0]) == {"b": 1.0, "c": 0.9, "d": 1.0}
+    assert found_shares([original], [1.0]) == {}
+    fused = dict(fuse_ranks([["a", "b"], ["a"]], [1.0, 1.0], shares=[{"b": 0.5}, {}]))
+    assert fused == {"a": 2 / (RRF_K + 1), "b": 0.5 / (RRF_K + 2)}
 
 
 def test_ties_keep_the_originals_order_then_first_appearance() -> None:
