@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.contracts.prompt import CONTROL_TOKENS, render
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from training import sft
 from training.card import SOURCES as CARD_SOURCES
 from training.cli import run_sft
 from training.config import RunConfig, read_config
@@ -105,21 +106,16 @@ def test_the_default_checkpoint_answers_its_golden_prompts_in_transformers() -> 
         assert tuple(written[0, ids.shape[1] :].tolist()) == golden.token_ids
 
 
-def test_a_run_starts_from_its_parent_and_tells_what_both_cost(config_file: Path, tmp_path: Path) -> None:
-    text = config_file.read_text().replace("steps = 150", "steps = 2")
-    child = tmp_path / "child.toml"
-    child.write_text(text.replace('name = "mini"', 'name = "child"\nparent = "parent.toml"'))
-    (tmp_path / "parent.toml").write_text(text.replace('name = "mini"', 'name = "parent"'))
-    config = read_config(child)
-    runs = tmp_path / "runs"
-    trained, tokenizer = train(config, runs / "child")
-    assert list(run_facts(config, runs / "child")) == ["parent", "child"]
-    assert run_facts(config, runs / "child")["child"].startswith("2 steps, ")
-    alone = read_config(tmp_path / "parent.toml")
-    parent, parents_tokenizer = train(alone, runs / "parent")
-    assert tokenizer.to_str() == parents_tokenizer.to_str()
-    assert not torch.equal(trained.lm_head.weight, parent.lm_head.weight)
-    again, _ = train(config, runs / "child")
+def test_a_run_tells_what_it_cost_and_a_finished_one_trains_no_more(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_file.write_text(config_file.read_text().replace("steps = 150", "steps = 2"))
+    config = read_config(config_file)
+    trained, _ = train(config, tmp_path / "run")
+    assert list(run_facts(config, tmp_path / "run")) == [config.name]
+    assert run_facts(config, tmp_path / "run")[config.name].startswith("2 steps, ")
+    monkeypatch.setattr(sft, "Mixture", None)  # its data, minutes of work, are not even read
+    again, _ = train(config, tmp_path / "run")
     assert torch.equal(trained.lm_head.weight, again.lm_head.weight)
 
 
