@@ -28,9 +28,9 @@ from training.reliability import Reliability, reliability
 
 GOLDEN_TOKENS = 24
 THRESHOLD = 0.02
-"""Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway, and
-several doubtful ones that agree in a word help; `training.tune` finds withholding more to cost more on known
-occupations than it saves on others."""
+"""Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway,
+and several doubtful ones that agree in a word help; `training.tune` finds withholding more to cost more on
+known occupations than it saves on others."""
 
 GOLDEN: Sequence[str] = (
     render("rn icu nights"),
