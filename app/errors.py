@@ -8,6 +8,8 @@ CorewriteError                      base; `code` is the wire word, `status` the 
 └── EngineError            (never reaches a client: it becomes a `Reason` and the original query)
     ├── InputTooLongError
     ├── EngineUnavailableError
+    │   ├── EngineBusyError
+    │   └── EngineDeadError
     └── EngineFailedError
 """
 
@@ -70,6 +72,14 @@ class EngineUnavailableError(EngineError):
     """The engine is not running or cannot take more."""
 
     reason = Reason.ENGINE_UNAVAILABLE
+
+
+class EngineBusyError(EngineUnavailableError):
+    """The engine's queue is full: a matter of load, not of health."""
+
+
+class EngineDeadError(EngineUnavailableError):
+    """The engine is gone and will not come back by itself."""
 
 
 class EngineFailedError(EngineError):

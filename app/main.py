@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
 from fastapi import FastAPI
 
+from app.engines.breaker import Breaker, BreakerState
+from app.engines.supervised import SupervisedEngine
 from app.errors import CheckpointError, CorewriteError
 from app.http import openapi
 from app.http.errors import install_error_handlers
@@ -66,14 +69,12 @@ def create_app(
     """
     if checkpoint is None:
         checkpoint = _load_checkpoint(settings)
-    if engine is None:
-        make = {"embedded": _embedded_engine, "vllm": _vllm_engine}[settings.engine]
-        engine = make(settings, checkpoint)
+    clock = time.monotonic
+    metrics = Metrics()
+    engine = _supervised(settings, checkpoint, engine, metrics)
     if engine.weights_digest != checkpoint.weights_digest:
         raise CheckpointError("the engine has other weights than the checkpoint names")
 
-    clock = time.monotonic
-    metrics = Metrics()
     metrics.checkpoint.labels(checkpoint.id, checkpoint.weights_digest).set(1)
 
     admission, batch_admission = _gates(settings, metrics)
@@ -91,9 +92,8 @@ def create_app(
     bind(metrics.inflight, lambda: admission.inflight)
     bind(metrics.cache_entries, lambda: len(cache))
     bind(metrics.background, lambda: flights.background)
-    if isinstance(engine, _HasStats):
-        bind(metrics.engine_requests.labels("running"), lambda: engine.stats().running)
-        bind(metrics.engine_requests.labels("waiting"), lambda: engine.stats().waiting)
+    bind(metrics.engine_requests.labels("running"), lambda: _counts(engine)["running"])
+    bind(metrics.engine_requests.labels("waiting"), lambda: _counts(engine)["waiting"])
 
     policy = Policy(
         enabled=settings.enabled,
@@ -125,11 +125,10 @@ def create_app(
     )
 
     def readiness() -> tuple[bool, dict[str, object]]:
-        counts = engine.stats() if isinstance(engine, _HasStats) else None
         return lifecycle.status == "ready", {
             "status": lifecycle.status,
             "checkpoint": {"id": checkpoint.id, "weights_digest": checkpoint.weights_digest},
-            "engine": {"running": counts.running, "waiting": counts.waiting} if counts else {},
+            "engine": _counts(engine),
         }
 
     app = FastAPI(
@@ -220,6 +219,40 @@ def _load_checkpoint(settings: Settings) -> ServedCheckpoint:
     from app.registry.checkpoint import load_checkpoint  # noqa: PLC0415 -- only where no other is handed in
 
     return load_checkpoint(settings.checkpoint)
+
+
+def _supervised(
+    settings: Settings, checkpoint: ServedCheckpoint, engine: Engine | None, metrics: Metrics
+) -> SupervisedEngine:
+    """The engine of the settings, or the one handed in, under supervision."""
+
+    def make() -> Engine:
+        if engine is not None:
+            return engine
+        of_kind = {"embedded": _embedded_engine, "vllm": _vllm_engine}[settings.engine]
+        return of_kind(settings, checkpoint)
+
+    breaker = Breaker(max_failures=settings.breaker_max_failures, open_s=settings.breaker_open_s)
+    for state in get_args(BreakerState):
+        bind(metrics.engine_breaker.labels(state), partial(_is_in, breaker, state))
+    return SupervisedEngine(
+        make,
+        breaker=breaker,
+        timeout_s=settings.generation_timeout_s,
+        on_restart=metrics.engine_restarts.inc,
+    )
+
+
+def _is_in(breaker: Breaker, state: BreakerState) -> bool:
+    return breaker.state == state
+
+
+def _counts(engine: SupervisedEngine) -> dict[str, int]:
+    """What the engine holds, where it counts it."""
+    if not isinstance(engine.inner, _HasStats):
+        return {"running": 0, "waiting": 0}
+    stats = engine.inner.stats()
+    return {"running": stats.running, "waiting": stats.waiting}
 
 
 def _embedded_engine(settings: Settings, checkpoint: ServedCheckpoint) -> Engine:

@@ -90,6 +90,23 @@ class Settings(BaseSettings):
         ),
     )
 
+    breaker_max_failures: int = Field(
+        default=5,
+        ge=1,
+        description=(
+            "Failures of the engine in a row after which it is left alone. 5: not bad luck any more. Callers "
+            "that give up, full queues and prompts that do not fit are no failures."
+        ),
+    )
+    breaker_open_s: float = Field(
+        default=5.0,
+        gt=0,
+        description=(
+            "Seconds before one request is let through as a probe. 5: soon enough to notice a recovery, and "
+            "one failed request in that time is all that a sick engine costs."
+        ),
+    )
+
     max_inflight: int = Field(
         default=128,
         ge=1,

@@ -103,6 +103,15 @@ METRICS: tuple[MetricSpec, ...] = (
         {"state": ("running", "waiting")},
     ),
     MetricSpec(
+        "gauge",
+        "corewrite_engine_breaker",
+        "1 for the state of the engine's circuit breaker, 0 for the others.",
+        {"state": ("closed", "half_open", "open")},
+    ),
+    MetricSpec(
+        "counter", "corewrite_engine_restarts_total", "Engines that were started again after one died.", {}
+    ),
+    MetricSpec(
         "counter",
         "corewrite_engine_errors_total",
         "Generations that failed, background ones included.",
@@ -174,6 +183,8 @@ class Metrics:
         self.guard_drops = self._counter("corewrite_guard_drops_total")
         self.engine_tokens = self._counter("corewrite_engine_tokens_total")
         self.engine_requests = self._gauge("corewrite_engine_requests")
+        self.engine_breaker = self._gauge("corewrite_engine_breaker")
+        self.engine_restarts = self._counter("corewrite_engine_restarts_total")
         self.engine_errors = self._counter("corewrite_engine_errors_total")
         self.shed = self._counter("corewrite_shed_total")
         self.ignored_headers = self._counter("corewrite_ignored_headers_total")

@@ -17,6 +17,8 @@ from app.contracts.prompt import END
 from app.engines.base import Completion, Generation, GenerationRequest
 from app.engines.decoding import Beam, Hypothesis, rows_needed
 from app.errors import (
+    EngineBusyError,
+    EngineDeadError,
     EngineError,
     EngineFailedError,
     EngineUnavailableError,
@@ -203,10 +205,12 @@ class VllmEngine:
 def mapped(error: Exception) -> EngineError:
     """The engine error that stands for an exception of vLLM's."""
     from vllm import exceptions  # noqa: PLC0415
-    from vllm.v1.engine.exceptions import EngineDeadError  # noqa: PLC0415
+    from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError  # noqa: PLC0415
 
     if isinstance(error, EngineError):
         return error
     message = f"{type(error).__name__}: {error}"
-    away = (EngineDeadError, exceptions.GracefulHTTPError, exceptions.RetryableRequestError)
-    return EngineUnavailableError(message) if isinstance(error, away) else EngineFailedError(message)
+    if isinstance(error, VllmDeadError):
+        return EngineDeadError(message)
+    full = (exceptions.QueueOverflowError, exceptions.MaxQueuedTokensError)
+    return EngineBusyError(message) if isinstance(error, full) else EngineFailedError(message)

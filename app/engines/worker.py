@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.engines.batch import Batch, Entry, Outcome
-from app.errors import EngineError, EngineFailedError, EngineUnavailableError
+from app.errors import EngineBusyError, EngineError, EngineFailedError, EngineUnavailableError
 
 if TYPE_CHECKING:
     from app.engines.batch import Backend
@@ -69,7 +69,7 @@ class Worker:
             if self._closing:
                 raise EngineUnavailableError("the engine is closing")
             if len(self._waiting) >= self._max_queue:
-                raise EngineUnavailableError(f"{self._max_queue} requests wait already")
+                raise EngineBusyError(f"{self._max_queue} requests wait already")
             self._waiting.append(job)
             self._wake.notify()
         try:

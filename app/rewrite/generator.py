@@ -5,7 +5,6 @@ Whoever waits for it, or nobody: a failure is a value, counted and logged here, 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +12,7 @@ from app.contracts import prompt
 from app.contracts.prompt import PROMPT_VERSION
 from app.contracts.reasons import Reason
 from app.engines.base import GenerationRequest
-from app.errors import EngineError, EngineFailedError, EngineUnavailableError
+from app.errors import EngineError, EngineFailedError
 from app.rewrite.answer import Judged
 from app.rewrite.guard import Limits
 from app.rewrite.judge import Calibrated, judge
@@ -144,11 +143,7 @@ class Generator:
         return judged
 
     async def _ask_engine(self, request: GenerationRequest, weights_digest: str) -> Generation:
-        try:
-            async with asyncio.timeout(self._policy.generation_timeout_s):
-                generation = await self._engine.generate(request)
-        except TimeoutError as error:
-            raise EngineUnavailableError("the engine did not answer at all") from error
+        generation = await self._engine.generate(request)
         if generation.weights_digest != weights_digest:
             # Weights changed under way: the calibration at hand does not speak for these.
             raise EngineFailedError("the engine answered with other weights than it announced")

@@ -14,7 +14,9 @@ import pytest
 
 from app.contracts.prompt import render
 from app.engines.base import GenerationRequest
+from app.engines.breaker import Breaker
 from app.engines.embedded import EmbeddedEngine
+from app.engines.supervised import SupervisedEngine
 from app.engines.vllm import VllmEngine, mapped
 from app.errors import EngineError, EngineFailedError, EngineUnavailableError, InputTooLongError
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
@@ -156,26 +158,36 @@ def test_every_exception_of_vllms_is_mapped() -> None:
         assert isinstance(found, EngineError)
         if isinstance(found, EngineUnavailableError):
             away.add(kind.__name__)
-    assert {"EngineDeadError", "QueueOverflowError", "MaxQueuedTokensError"} <= away
-    assert "VLLMValidationError" not in away
+    assert away == {"EngineDeadError", "QueueOverflowError", "MaxQueuedTokensError"}
     assert isinstance(mapped(ValueError("x")), EngineFailedError)
     assert isinstance(mapped(InputTooLongError("x")), InputTooLongError)
 
 
-def test_a_killed_engine_process_fails_requests_and_not_the_service(run: Run) -> None:
+def test_a_killed_engine_fails_what_runs_and_is_started_again(run: Run) -> None:
     async def scenario() -> None:
-        engine = make_engine()
+        restarted = asyncio.Event()
+        engine = SupervisedEngine(
+            make_engine,
+            breaker=Breaker(max_failures=5, open_s=1.0),
+            timeout_s=60.0,
+            on_restart=restarted.set,
+        )
         await engine.start()
-        request = GenerationRequest(prompt=render("truck hopper"), num_completions=4, max_tokens=200)
-        waiting = asyncio.create_task(engine.generate(request))
+        request = GenerationRequest(prompt=render("truck hopper"), num_completions=4)
+        before = await engine.generate(request)
+        long = GenerationRequest(prompt=render("truck hopper"), num_completions=4, max_tokens=200)
+        waiting = [asyncio.create_task(engine.generate(long)) for _ in range(8)]
         await asyncio.sleep(0.05)
         for child in psutil.Process().children(recursive=True):
             if "EngineCore" in " ".join(child.cmdline()) or "VLLM" in " ".join(child.cmdline()):
                 os.kill(child.pid, signal.SIGKILL)
-        with pytest.raises(EngineError):
-            await asyncio.wait_for(waiting, 60)
-        with pytest.raises(EngineError):
-            await asyncio.wait_for(engine.generate(request), 60)
+        outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
+        assert all(isinstance(outcome, EngineError) for outcome in outcomes)
+        with pytest.raises(EngineUnavailableError):
+            await engine.generate(request)
+        await asyncio.wait_for(restarted.wait(), 300)
+        after = await engine.generate(request)
+        assert [c.token_ids for c in after.completions] == [c.token_ids for c in before.completions]
         await engine.close()
 
     run(scenario())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -227,8 +228,13 @@ def test_an_unusable_checkpoint_says_why(
         asyncio.run(engine.start())
 
 
+# A step of this small a model takes microseconds: on a busy machine a request would be over before the event
+# loop has seen it run.
+STEP_S = 0.002
+
+
 class Gate:
-    """A real backend that a test can hold, count and break."""
+    """A real backend that a test can slow down, count and break."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -242,6 +248,7 @@ class Gate:
         return self._backend.prefill(first_slot, prompts)
 
     def decode(self, token_ids: Sequence[int], lengths: Sequence[int]) -> Logits:
+        time.sleep(STEP_S)
         self.rows.append(len(token_ids))
         if len(self.rows) in self.breaks_at:
             raise RuntimeError("a broken step")

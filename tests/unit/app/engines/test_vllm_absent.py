@@ -25,7 +25,7 @@ def test_a_missing_vllm_is_named_with_what_to_install() -> None:
 def test_the_setting_chooses_the_engine_and_hands_its_arguments_on() -> None:
     settings = Settings(engine="vllm", vllm_arguments={"gpu_memory_utilization": 0.5})
     app = create_app(settings, checkpoint=FakeCheckpoint())
-    engine = app.state.service._generator._engine
+    engine = app.state.service._generator._engine.inner
     assert isinstance(engine, VllmEngine)
     assert engine._arguments == {"gpu_memory_utilization": 0.5}
     assert engine.weights_digest == FakeCheckpoint().weights_digest

@@ -15,6 +15,7 @@ from app.contracts.reasons import Drop, Reason
 from app.engines.base import Completion
 from app.errors import (
     DrainingError,
+    EngineDeadError,
     EngineFailedError,
     EngineUnavailableError,
     InputTooLongError,
@@ -371,3 +372,30 @@ def test_the_mode_of_the_request_beats_the_servers() -> None:
         assert (await ask("b", mode="online")).reason is None
 
     run(scenario, mode="nearline")
+
+
+def test_a_sick_engine_costs_the_original_alone_and_is_left_alone() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        reasons = [(await ask(f"query {word}")).reason for word in "abcdef"]
+        assert reasons == [Reason.ENGINE_ERROR] * 2 + [Reason.ENGINE_UNAVAILABLE] * 4
+        assert len(engine.asked) == 2
+        assert metric(app, "corewrite_engine_breaker", state="open") == 1
+        engine.error = None
+        await asyncio.sleep(0.06)
+        assert (await ask("again")).reason is None
+        assert metric(app, "corewrite_engine_breaker", state="closed") == 1
+
+    run(scenario, FakeEngine(error=EngineFailedError("x")), breaker_max_failures=2, breaker_open_s=0.05)
+
+
+def test_a_dead_engine_is_started_again() -> None:
+    async def scenario(ask: Callable[..., Any], app: FastAPI, engine: FakeEngine) -> None:
+        engine.error = EngineDeadError("killed")
+        assert (await ask("a")).reason is Reason.ENGINE_UNAVAILABLE
+        engine.error = None
+        await asyncio.sleep(0.01)
+        assert (await ask("b")).reason is None
+        assert (engine.started, engine.closed) == (2, 1)
+        assert metric(app, "corewrite_engine_restarts_total") == 1
+
+    run(scenario)

@@ -1,0 +1,137 @@
+"""An engine that is started again when it dies, and left alone while it keeps failing.
+
+What a client sees is the same in every case: `engine_unavailable`, and the original query. Requests that are
+taken back by their callers, that do not fit, or that a full queue refuses say nothing about the engine's
+health and count neither way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from app.engines.breaker import Breaker
+from app.errors import (
+    EngineBusyError,
+    EngineDeadError,
+    EngineError,
+    EngineUnavailableError,
+    InputTooLongError,
+)
+from app.telemetry import LOGGER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.engines.base import Engine, Generation, GenerationRequest
+
+
+class SupervisedEngine:
+    """An `Engine` over the ones that `make` makes, one at a time.
+
+    Args:
+        make: makes an engine that is not started. It is called again for each restart.
+        breaker: when to stop asking; see `Breaker`.
+        timeout_s: seconds after which a request is cancelled and counts as a failure: the engine hangs.
+        backoff_s: seconds before the second attempt to restart; the first is made at once, and each later
+            one waits twice as long as the last, up to `max_backoff_s`.
+        max_backoff_s: the longest wait between attempts.
+        on_restart: called after each restart that worked.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        *,
+        breaker: Breaker,
+        timeout_s: float,
+        backoff_s: float = 1.0,
+        max_backoff_s: float = 60.0,
+        on_restart: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make = make
+        self._breaker = breaker
+        self._timeout_s = timeout_s
+        self._backoff_s, self._max_backoff_s = backoff_s, max_backoff_s
+        self._on_restart = on_restart
+        self._clock = clock
+        self._restarting: asyncio.Task[None] | None = None
+        self._closed = False
+        self.inner = make()
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 (hex) over the weights that answer now."""
+        return self.inner.weights_digest
+
+    @property
+    def breaker(self) -> Breaker:
+        """For metrics."""
+        return self._breaker
+
+    async def start(self) -> None:
+        """Start the first engine. What it raises is raised: a service that cannot start should say so."""
+        await self.inner.start()
+
+    async def close(self) -> None:
+        """Stop, and restart no more."""
+        self._closed = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.gather(self._restarting, return_exceptions=True)
+        await self.inner.close()
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Complete one prompt; see `Engine.generate`.
+
+        Raises:
+            EngineUnavailableError: the breaker is open, an engine is being restarted, or this one hangs.
+        """
+        if self._restarting is not None:
+            raise EngineUnavailableError("the engine is being restarted")
+        if not self._breaker.allows(self._clock()):
+            raise EngineUnavailableError("the engine kept failing and is left alone for a while")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                generation = await self.inner.generate(request)
+        except TimeoutError as error:
+            self._breaker.failed(self._clock())
+            raise EngineUnavailableError("the engine did not answer at all") from error
+        except (InputTooLongError, EngineBusyError, asyncio.CancelledError):
+            self._breaker.gave_up()
+            raise
+        except Exception as error:
+            self._breaker.failed(self._clock())
+            if isinstance(error, EngineDeadError):
+                self._restart(error)
+            raise
+        self._breaker.succeeded()
+        return generation
+
+    def _restart(self, why: EngineError) -> None:
+        if self._restarting is None and not self._closed:
+            LOGGER.error("engine died", extra={"fields": {"detail": str(why)}})
+            self._restarting = asyncio.create_task(self._until_started())
+
+    async def _until_started(self) -> None:
+        wait_s = self._backoff_s
+        while True:
+            with contextlib.suppress(Exception):  # it is dead: whatever is left of it may fail to go
+                await self.inner.close()
+            try:
+                self.inner = self._make()
+                await self.inner.start()
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the next attempt may find it gone
+                LOGGER.error("engine restart failed", extra={"fields": {"detail": str(error)}})
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, self._max_backoff_s)
+            else:
+                break
+        self._restarting = None
+        self._breaker.succeeded()
+        self._on_restart()
+        LOGGER.warning("engine restarted")
