@@ -30,6 +30,7 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python loadtest/bench_engines.py --checkpoint app/registry/default \
 		--prompts $(DATA)/jobs/synonyms_train.tsv --json .cache/bench-engines.json
+	$(BIN)/python loadtest/bench_http.py --json .cache/bench-http.json
 
 reproduce: $(VENV)/.test
 	$(BIN)/python -m training.reproduce
