@@ -92,8 +92,9 @@ def create_app(
     bind(metrics.inflight, lambda: admission.inflight)
     bind(metrics.cache_entries, lambda: len(cache))
     bind(metrics.background, lambda: flights.background)
-    bind(metrics.engine_requests.labels("running"), lambda: _counts(engine)["running"])
-    bind(metrics.engine_requests.labels("waiting"), lambda: _counts(engine)["waiting"])
+    if _counts(engine):
+        bind(metrics.engine_requests.labels("running"), lambda: _counts(engine)["running"])
+        bind(metrics.engine_requests.labels("waiting"), lambda: _counts(engine)["waiting"])
 
     policy = Policy(
         enabled=settings.enabled,
@@ -250,7 +251,7 @@ def _is_in(breaker: Breaker, state: BreakerState) -> bool:
 def _counts(engine: SupervisedEngine) -> dict[str, int]:
     """What the engine holds, where it counts it."""
     if not isinstance(engine.inner, _HasStats):
-        return {"running": 0, "waiting": 0}
+        return {}
     stats = engine.inner.stats()
     return {"running": stats.running, "waiting": stats.waiting}
 

@@ -10,13 +10,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer
-
-from app.contracts.prompt import END
-from app.engines.base import Completion, Generation, GenerationRequest
+from app.engines.base import Generation, GenerationRequest
 from app.engines.decoding import make_decoder, rows_needed
+from app.engines.text import completions_of, encode_prompt, read_tokenizer
 from app.engines.worker import Worker
-from app.errors import CheckpointError, EngineFailedError, EngineUnavailableError, InputTooLongError
+from app.errors import CheckpointError, EngineFailedError, EngineUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,11 +121,7 @@ class EmbeddedEngine:
         """Complete one prompt; see `Engine.generate`. Cancelling frees its rows at the next step."""
         if self._worker is None or self._closed:
             raise EngineUnavailableError("the engine is not running")
-        prompt: list[int] = self._tokenizer.encode(request.prompt, add_special_tokens=False).ids
-        if len(prompt) + request.max_tokens > self._max_model_tokens:
-            raise InputTooLongError(
-                f"{len(prompt)} prompt tokens and {request.max_tokens} to come: over {self._max_model_tokens}"
-            )
+        prompt = encode_prompt(self._tokenizer, request, max_model_tokens=self._max_model_tokens)
         max_rows = rows_needed(request, beam_width=self._beam_width)
         if max_rows > self._max_batch:
             raise EngineFailedError(f"the request takes {max_rows} rows of a batch of {self._max_batch}")
@@ -140,27 +134,12 @@ class EmbeddedEngine:
         hypotheses = await self._worker.run(prompt, decoder, max_rows=max_rows)
         self._prompt_tokens += len(prompt)
         self._completion_tokens += sum(len(hypothesis.token_ids) for hypothesis in hypotheses)
-        completions = tuple(
-            Completion(
-                text=self._tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True),
-                token_ids=hypothesis.token_ids,
-                logprob=hypothesis.logprob,
-                finish_reason=hypothesis.finish,
-            )
-            for hypothesis in hypotheses
-        )
+        completions = completions_of(self._tokenizer, hypotheses)
         return Generation(completions, self._weights_digest, prompt_tokens=len(prompt))
 
     def _load(self) -> Backend:
-        path = self._dir / "tokenizer.json"
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{path}: {error}") from error
-        end_id = self._tokenizer.token_to_id(END)
-        if end_id is None:
-            raise CheckpointError(f"{path}: {END} is not in the vocabulary")
-        self._end_id: int = end_id
+        self._tokenizer, self._end_id = read_tokenizer(self._dir)
+        end_id = self._end_id
         backend = self._make_backend()
         backend.prefill(0, [[end_id]])
         for length in range(1, 1 + WARM_UP_STEPS):

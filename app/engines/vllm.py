@@ -11,18 +11,15 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
-
-from app.contracts.prompt import END
-from app.engines.base import Completion, Generation, GenerationRequest
+from app.engines.base import Generation, GenerationRequest
 from app.engines.decoding import Beam, Hypothesis, rows_needed
+from app.engines.text import completions_of, encode_prompt, read_tokenizer
 from app.errors import (
     EngineBusyError,
     EngineDeadError,
     EngineError,
     EngineFailedError,
     EngineUnavailableError,
-    InputTooLongError,
 )
 
 if TYPE_CHECKING:
@@ -79,37 +76,30 @@ class VllmEngine:
                 self._llm = await asyncio.to_thread(self._load)
                 await self._steps([self._end_id], max_tokens=1, temperature=0.0)
             except EngineError:
+                await self._shut_down()
                 raise
             except Exception as error:  # vLLM, torch and the processes it starts raise all kinds
+                await self._shut_down()
                 raise EngineUnavailableError(f"vLLM on {self._dir}: {error}") from error
 
     async def close(self) -> None:
         """Stop vLLM's processes; requests that run are answered EngineUnavailableError."""
         async with self._starting:
-            llm, self._llm = self._llm, None
-            if llm is not None:
-                await asyncio.to_thread(llm.shutdown)
+            await self._shut_down()
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Complete one prompt; see `Engine.generate`. Cancelling aborts it inside vLLM."""
         if self._llm is None:
             raise EngineUnavailableError("the engine is not running")
-        prompt: list[int] = self._tokenizer.encode(request.prompt, add_special_tokens=False).ids
-        if len(prompt) + request.max_tokens > self._max_model_tokens:
-            raise InputTooLongError(
-                f"{len(prompt)} prompt tokens and {request.max_tokens} to come: over {self._max_model_tokens}"
-            )
+        prompt = encode_prompt(self._tokenizer, request, max_model_tokens=self._max_model_tokens)
         hypotheses = await self._complete(prompt, request)
-        completions = tuple(
-            Completion(
-                text=self._tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True),
-                token_ids=hypothesis.token_ids,
-                logprob=hypothesis.logprob,
-                finish_reason=hypothesis.finish,
-            )
-            for hypothesis in hypotheses
-        )
+        completions = completions_of(self._tokenizer, hypotheses)
         return Generation(completions, self._weights_digest, prompt_tokens=len(prompt))
+
+    async def _shut_down(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
 
     async def _complete(self, prompt: list[int], request: GenerationRequest) -> list[Hypothesis]:
         match request.mode:
@@ -177,15 +167,7 @@ class VllmEngine:
         return outputs
 
     def _load(self) -> Any:
-        path = self._dir / "tokenizer.json"
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise EngineUnavailableError(f"{path}: {error}") from error
-        end_id = self._tokenizer.token_to_id(END)
-        if end_id is None:
-            raise EngineUnavailableError(f"{path}: {END} is not in the vocabulary")
-        self._end_id: int = end_id
+        self._tokenizer, self._end_id = read_tokenizer(self._dir)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
             from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415

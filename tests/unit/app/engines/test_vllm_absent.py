@@ -29,3 +29,23 @@ def test_the_setting_chooses_the_engine_and_hands_its_arguments_on() -> None:
     assert isinstance(engine, VllmEngine)
     assert engine._arguments == {"gpu_memory_utilization": 0.5}
     assert engine.weights_digest == FakeCheckpoint().weights_digest
+
+
+def test_a_start_that_fails_late_leaves_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[bool] = []
+
+    class Loaded:
+        def shutdown(self) -> None:
+            stopped.append(True)
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory left")
+
+    engine = VllmEngine(DEFAULT_CHECKPOINT, weights_digest="0" * 64)
+    engine._end_id = 1
+    monkeypatch.setattr(engine, "_load", Loaded)
+    monkeypatch.setattr(engine, "_steps", broken)
+    for _ in range(2):  # it did not start, so it may be started again
+        with pytest.raises(EngineUnavailableError, match="no memory left"):
+            asyncio.run(engine.start())
+    assert stopped == [True, True]
