@@ -4,7 +4,12 @@ CorewriteError                      base; `code` is the wire word, `status` the 
 ├── BadRequestError        422      the request itself is malformed
 ├── OverloadedError        429      shed before any work; retry after `retry_after_s`
 ├── DrainingError          503      shutting down; retry elsewhere
+├── UnauthorizedError      401      no credentials, or wrong ones
+├── ForbiddenError         403      what is asked for is switched off here
 ├── CheckpointError        500      a checkpoint cannot be used; the message says which file and why
+│   ├── UnknownCheckpointError 404  no such checkpoint
+│   └── ProofError                  an engine does not compute what the checkpoint's trainer recorded
+├── ActivationError        409      a checkpoint was not activated: the one before serves on
 └── EngineError            (never reaches a client: it becomes a `Reason` and the original query)
     ├── InputTooLongError
     ├── EngineUnavailableError
@@ -54,6 +59,38 @@ class CheckpointError(CorewriteError):
     """A checkpoint is missing, incomplete, altered, or of a shape this version cannot read."""
 
     code = "checkpoint"
+
+
+class UnknownCheckpointError(CheckpointError):
+    """There is no checkpoint of that id."""
+
+    code = "unknown_checkpoint"
+    status = 404
+
+
+class ProofError(CheckpointError):
+    """An engine does not compute what the checkpoint's trainer recorded."""
+
+
+class ActivationError(CorewriteError):
+    """A checkpoint was not activated, and the message says why; the one before serves on."""
+
+    code = "activation_refused"
+    status = 409
+
+
+class UnauthorizedError(CorewriteError):
+    """The request carries no credentials, or wrong ones."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ForbiddenError(CorewriteError):
+    """What is asked for is switched off here; the message says which setting allows it."""
+
+    code = "forbidden"
+    status = 403
 
 
 class EngineError(CorewriteError):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import time
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
@@ -12,30 +11,34 @@ from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 from fastapi import FastAPI
 
 from app.engines.breaker import Breaker, BreakerState
-from app.engines.supervised import SupervisedEngine
-from app.errors import CheckpointError, CorewriteError
+from app.engines.choice import supervised_engine
+from app.errors import CheckpointError
 from app.http import openapi
+from app.http.admin import AdminHandlers, install_admin_routes
 from app.http.errors import install_error_handlers
-from app.http.lifecycle import Lifecycle
+from app.http.lifecycle import Lifecycle, lifespan
 from app.http.middleware import RequestMiddleware
 from app.http.routes import Handlers, install_routes
+from app.rewrite.activation import Activator
 from app.rewrite.admission import Admission
 from app.rewrite.batch import BatchRewriter
 from app.rewrite.cache import LruCache
-from app.rewrite.generator import Generator, Key, Policy, ServedCheckpoint
+from app.rewrite.generator import Generator, Key, Policy
 from app.rewrite.guard import Limits
+from app.rewrite.lineup import Lineup, Serving
 from app.rewrite.nearline import NearlineQueue
 from app.rewrite.service import RewriteService
 from app.rewrite.single_flight import SingleFlight
-from app.telemetry import LOGGER, Metrics, QueryFingerprint, bind
+from app.telemetry import Metrics, QueryFingerprint, bind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-
     from app.contracts.reasons import Reason
     from app.engines.base import Engine
+    from app.engines.supervised import SupervisedEngine
+    from app.registry.served import ServedCheckpoint
     from app.rewrite.admission import ShedCause
     from app.rewrite.answer import Judged
+    from app.rewrite.shared_cache import SharedCache
     from app.settings import Settings
 
 _DESCRIPTION = (
@@ -71,11 +74,19 @@ def create_app(
         checkpoint = _load_checkpoint(settings)
     clock = time.monotonic
     metrics = Metrics()
-    engine = _supervised(settings, checkpoint, engine, metrics)
-    if engine.weights_digest != checkpoint.weights_digest:
+    engine_for = partial(supervised_engine, settings, instead=engine, on_restart=metrics.engine_restarts.inc)
+    serving = Serving(checkpoint, engine_for(checkpoint))
+    if serving.engine.weights_digest != checkpoint.weights_digest:
         raise CheckpointError("the engine has other weights than the checkpoint names")
-
-    metrics.checkpoint.labels(checkpoint.id, checkpoint.weights_digest).set(1)
+    lineup = Lineup(serving, on_switch=partial(_show_checkpoint, metrics))
+    _show_checkpoint(metrics, None, serving)
+    activator = Activator(
+        lineup,
+        load=partial(_find_checkpoint, settings),
+        engine_for=engine_for,
+        on_outcome=lambda mechanism, outcome: metrics.activations.labels(mechanism, outcome).inc(),
+        timeout_s=settings.activation_timeout_s,
+    )
 
     admission, batch_admission = _gates(settings, metrics)
     cache: LruCache[Key, Judged] = LruCache(
@@ -92,9 +103,7 @@ def create_app(
     bind(metrics.inflight, lambda: admission.inflight)
     bind(metrics.cache_entries, lambda: len(cache))
     bind(metrics.background, lambda: flights.background)
-    if _counts(engine):
-        bind(metrics.engine_requests.labels("running"), lambda: _counts(engine)["running"])
-        bind(metrics.engine_requests.labels("waiting"), lambda: _counts(engine)["waiting"])
+    _bind_engine(metrics, lineup)
 
     policy = Policy(
         enabled=settings.enabled,
@@ -105,11 +114,13 @@ def create_app(
         generation_timeout_s=settings.generation_timeout_s,
         limits=Limits(max_chars=settings.max_rewrite_chars, max_ratio=settings.max_rewrite_ratio),
     )
+    shared = _shared_cache(settings, policy, metrics)
     service = RewriteService(
         generator=Generator(
-            engine=engine, checkpoint=checkpoint, cache=cache, metrics=metrics, policy=policy, clock=clock
+            lineup=lineup, cache=cache, shared=shared, metrics=metrics, policy=policy, clock=clock
         ),
-        checkpoint=checkpoint,
+        lineup=lineup,
+        shared=shared,
         admission=admission,
         cache=cache,
         flights=flights,
@@ -128,19 +139,25 @@ def create_app(
     def readiness() -> tuple[bool, dict[str, object]]:
         return lifecycle.status == "ready", {
             "status": lifecycle.status,
-            "checkpoint": {"id": checkpoint.id, "weights_digest": checkpoint.weights_digest},
-            "engine": _counts(engine),
+            "checkpoint": {
+                "id": lineup.current.checkpoint.id,
+                "weights_digest": lineup.current.checkpoint.weights_digest,
+            },
+            "engine": _counts(lineup.current.engine),
         }
 
+    closing = () if shared is None else (shared.close,)
     app = FastAPI(
         title="corewrite",
         version=_version(),
         description=_DESCRIPTION,
-        lifespan=_lifespan(engine, (flights.close, nearline.close), lifecycle),
+        lifespan=lifespan(lineup, (*closing, flights.close, nearline.close, activator.close), lifecycle),
         redirect_slashes=False,  # a redirected POST is a second request under the same deadline
         redoc_url=None,
     )
     app.state.service = service
+    app.state.lineup = lineup
+    app.state.activator = activator
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
     app.state.startup_error = None
@@ -156,6 +173,12 @@ def create_app(
                 key=key.get_secret_value() if key else None, raw=settings.log_queries
             ),
             readiness=readiness,
+        ),
+    )
+    install_admin_routes(
+        app,
+        AdminHandlers(
+            token=settings.admin_token, activator=activator, body_timeout_s=settings.body_timeout_s
         ),
     )
     install_error_handlers(app)
@@ -187,65 +210,60 @@ def _gates(settings: Settings, metrics: Metrics) -> tuple[Admission, Admission]:
     return queries, batches
 
 
-def _lifespan(
-    engine: Engine, closing: Sequence[Callable[[], Awaitable[object]]], lifecycle: Lifecycle
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Start on the way in; on the way out run the clean-ups pushed so far, last first.
-
-    `closing` are those of what needs no start.
-    """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        clean_ups: list[Callable[[], Awaitable[object]]] = [engine.close]
-        try:
-            await engine.start()
-            clean_ups.extend(closing)
-            lifecycle.status = "ready"
-            LOGGER.info("ready")
-            yield
-        except CorewriteError as error:
-            app.state.startup_error = error
-            raise
-        finally:
-            lifecycle.status = "draining"
-            for clean_up in reversed(clean_ups):
-                await clean_up()
-            LOGGER.info("stopped")
-
-    return lifespan
-
-
 def _load_checkpoint(settings: Settings) -> ServedCheckpoint:
     from app.registry.checkpoint import load_checkpoint  # noqa: PLC0415 -- only where no other is handed in
 
     return load_checkpoint(settings.checkpoint)
 
 
-def _supervised(
-    settings: Settings, checkpoint: ServedCheckpoint, engine: Engine | None, metrics: Metrics
-) -> SupervisedEngine:
-    """The engine of the settings, or the one handed in, under supervision."""
+def _find_checkpoint(settings: Settings, checkpoint_id: str) -> ServedCheckpoint:
+    from app.registry.checkpoint import find_checkpoint  # noqa: PLC0415 -- as above
 
-    def make() -> Engine:
-        if engine is not None:
-            return engine
-        of_kind = {"embedded": _embedded_engine, "vllm": _vllm_engine}[settings.engine]
-        return of_kind(settings, checkpoint)
+    return find_checkpoint(settings.checkpoints or settings.checkpoint.parent, checkpoint_id)
 
-    breaker = Breaker(max_failures=settings.breaker_max_failures, open_s=settings.breaker_open_s)
+
+def _show_checkpoint(metrics: Metrics, old: Serving | None, new: Serving) -> None:
+    if old is not None:
+        metrics.checkpoint.remove(old.checkpoint.id, old.checkpoint.weights_digest)
+    metrics.checkpoint.labels(new.checkpoint.id, new.checkpoint.weights_digest).set(1)
+
+
+def _bind_engine(metrics: Metrics, lineup: Lineup) -> None:
+    """Gauges of the engine that serves when they are read."""
+    if _counts(lineup.current.engine):
+        for state in ("running", "waiting"):
+            bind(
+                metrics.engine_requests.labels(state),
+                lambda state=state: _counts(lineup.current.engine).get(state, 0),  # type: ignore[misc]
+            )
     for state in get_args(BreakerState):
-        bind(metrics.engine_breaker.labels(state), partial(_is_in, breaker, state))
-    return SupervisedEngine(
-        make,
-        breaker=breaker,
-        timeout_s=settings.generation_timeout_s,
-        on_restart=metrics.engine_restarts.inc,
+        bind(
+            metrics.engine_breaker.labels(state),
+            lambda state=state: lineup.current.engine.breaker.state == state,  # type: ignore[misc]
+        )
+
+
+def _shared_cache(settings: Settings, policy: Policy, metrics: Metrics) -> SharedCache | None:
+    if settings.redis_url is None:
+        return None
+    from app.rewrite.shared_cache import SharedCache  # noqa: PLC0415 -- loads redis
+
+    # All that an entry is a function of and its key does not say. The engine is not: the weights are in it.
+    judged_by = (
+        _version(),
+        settings.max_model_tokens,
+        policy.min_confidence,
+        policy.max_tokens,
+        policy.limits,
     )
-
-
-def _is_in(breaker: Breaker, state: BreakerState) -> bool:
-    return breaker.state == state
+    return SharedCache(
+        settings.redis_url.get_secret_value(),
+        ttl_s=settings.cache_ttl_s,
+        timeout_s=settings.redis_timeout_ms / 1000,
+        scope=hashlib.sha256(repr(judged_by).encode()).hexdigest(),
+        breaker=Breaker(max_failures=settings.breaker_max_failures, open_s=settings.breaker_open_s),
+        on_result=lambda result: metrics.shared_cache.labels(result).inc(),
+    )
 
 
 def _counts(engine: SupervisedEngine) -> dict[str, int]:
@@ -254,37 +272,6 @@ def _counts(engine: SupervisedEngine) -> dict[str, int]:
         return {}
     stats = engine.inner.stats()
     return {"running": stats.running, "waiting": stats.waiting}
-
-
-def _embedded_engine(settings: Settings, checkpoint: ServedCheckpoint) -> Engine:
-    # Here, because they load ONNX Runtime, which other engines do without.
-    from app.engines.embedded import EmbeddedEngine  # noqa: PLC0415
-    from app.engines.qwen3_files import read_config  # noqa: PLC0415
-
-    window = read_config(settings.checkpoint).max_position_embeddings
-    return EmbeddedEngine(
-        settings.checkpoint,
-        weights_digest=checkpoint.weights_digest,
-        threads=settings.engine_threads or len(os.sched_getaffinity(0)),
-        max_batch=settings.engine_max_batch,
-        max_queue=settings.engine_max_queue,
-        max_model_tokens=settings.max_model_tokens or window,
-        beam_width=settings.beam_width,
-    )
-
-
-def _vllm_engine(settings: Settings, checkpoint: ServedCheckpoint) -> Engine:
-    from app.engines.qwen3_files import read_config  # noqa: PLC0415
-    from app.engines.vllm import VllmEngine  # noqa: PLC0415
-
-    return VllmEngine(
-        settings.checkpoint,
-        weights_digest=checkpoint.weights_digest,
-        max_model_tokens=settings.max_model_tokens
-        or read_config(settings.checkpoint).max_position_embeddings,
-        beam_width=settings.beam_width,
-        arguments=settings.vllm_arguments,
-    )
 
 
 def _version() -> str:

@@ -7,13 +7,12 @@ Precedence, highest first:
 3. the defaults below.
 
 There is no settings file: one source per deployment keeps "what is it running with?" answerable.
-`docs/settings.md` is written by `reference()`; a test fails when the two disagree.
+`docs/settings.md` is written by `python -m app.reference settings`; a test fails when the two disagree.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -39,11 +38,12 @@ class Settings(BaseSettings):
         le=65535,
         description="TCP port to listen on; 0 takes a free one. 8080 needs no privileges.",
     )
-    engine: Literal["embedded", "vllm"] = Field(
+    engine: Literal["embedded", "vllm", "openai"] = Field(
         default="embedded",
         description=(
             "What computes. embedded: ONNX Runtime on this machine's CPU. vllm: vLLM in this process, for a "
-            "GPU; needs corewrite[vllm]. embedded: it needs nothing else."
+            "GPU; needs corewrite[vllm]. openai: a remote fleet of vLLM servers; needs corewrite[openai]. "
+            "embedded: it needs nothing else."
         ),
     )
     vllm_arguments: dict[str, str | int | float | bool] = Field(
@@ -53,9 +53,52 @@ class Settings(BaseSettings):
             '`{"gpu_memory_utilization": 0.5}`. Empty: vLLM\'s own defaults.'
         ),
     )
+    openai_url: str = Field(
+        default="http://127.0.0.1:8000",
+        description=(
+            "Base URL of the fleet; `{id}` in it stands for the checkpoint's id, where each has a fleet of "
+            "its own. The default is where `vllm serve` listens."
+        ),
+    )
+    openai_model: str = Field(
+        default="{id}",
+        description="Name under which the fleet serves the checkpoint. The default is the checkpoint's id.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None, description="Bearer token for the fleet. Unset: none is sent."
+    )
+    openai_adapters: str | None = Field(
+        default=None,
+        description=(
+            "Path, as the fleet sees it, of the LoRA adapter that makes a checkpoint, `{id}` being its id; "
+            "it is loaded when the checkpoint is activated. Unset: the fleet serves whole checkpoints."
+        ),
+    )
     checkpoint: Path = Field(
         default=DEFAULT_CHECKPOINT,
         description="Folder of the checkpoint to serve. The default one comes with the package.",
+    )
+    checkpoints: Path | None = Field(
+        default=None,
+        description=(
+            "Folder that holds checkpoints that may be activated, each in a folder named by its id. Unset: "
+            "the one that holds REWRITE_CHECKPOINT."
+        ),
+    )
+    activation_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        description=(
+            "Seconds that loading and proving another checkpoint may take. 300: vLLM takes one minute where "
+            "it compiles, and nobody waits for it but the one who asked."
+        ),
+    )
+    admin_token: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Bearer token of the routes under /admin, which change what is served. Unset: they are refused "
+            "to everybody, because behind a proxy every caller comes from loopback."
+        ),
     )
     enabled: bool = Field(
         default=True,
@@ -193,6 +236,21 @@ class Settings(BaseSettings):
             "stale; the limit only lets go of what nobody asks for any more."
         ),
     )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description=(
+            "URL of a Redis (`redis://`, `rediss://`, `unix://`) in which replicas share judged generations; "
+            "needs corewrite[redis]. Unset: each replica has its own memory only."
+        ),
+    )
+    redis_timeout_ms: int = Field(
+        default=25,
+        ge=1,
+        description=(
+            "Milliseconds a look-up in Redis may take; then it is a miss. 25: a tenth of a generation, and a "
+            "hundred times what a healthy one takes."
+        ),
+    )
 
     beam_width: int = Field(
         default=4,
@@ -324,31 +382,3 @@ class Settings(BaseSettings):
         if self.batch_concurrency > self.max_inflight:
             raise ValueError("REWRITE_BATCH_CONCURRENCY may not exceed REWRITE_MAX_INFLIGHT")
         return self
-
-
-def reference() -> str:
-    """The text of `docs/settings.md`: one table row per setting, in the order above."""
-    lines = [
-        "# Settings",
-        "",
-        "<!-- Written by `python -m app.settings`; a test compares. Edit app/settings.py instead. -->",
-        "",
-        "Precedence, highest first: command-line option, environment variable, default.",
-        "",
-        "| Environment variable | Default | Meaning, unit, why |",
-        "|---|---|---|",
-    ]
-    for name, field in Settings.model_fields.items():
-        default = field.default
-        if default is None:
-            shown = "unset"
-        elif default == DEFAULT_CHECKPOINT:
-            shown = "`app/registry/default`"
-        else:
-            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        lines.append(f"| `REWRITE_{name.upper()}` | {shown} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

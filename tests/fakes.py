@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.contracts.prompt import QUERY, REWRITE, Context
@@ -11,6 +12,8 @@ from app.engines.base import Completion, Generation, GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from app.contracts.manifest import GoldenPrompt
 
 DIGEST = "5e" * 32
 
@@ -96,3 +99,9 @@ class FakeCheckpoint:
     id: str = "fake-1"
     weights_digest: str = DIGEST
     calibration: FakeCalibration = field(default_factory=FakeCalibration)
+    golden: tuple[GoldenPrompt, ...] = ()
+    path: Path = Path("fake")
+    model_digest: str = DIGEST
+
+    def verify(self) -> None:
+        pass

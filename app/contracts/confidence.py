@@ -47,6 +47,17 @@ class Scored(Protocol):
         """The tokens, the end token included."""
 
 
+class Calibrated(Protocol):
+    """What judging needs of a calibration."""
+
+    @property
+    def threshold(self) -> float:
+        """Confidence below which a rewrite is withheld."""
+
+    def confidences(self, query: str, context: Context, completions: Sequence[Scored]) -> list[float]:
+        """For each completion the calibrated probability (0..1) that it is right."""
+
+
 def kind_of(query: str, rewrite: str, context: Context) -> Kind:
     """Say what the rewrite does: use the context, mend the spelling, or replace the words."""
     if context:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
+COMPUTED_BY = ("config.json", "model.safetensors", "tokenizer.json")
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+CHECKPOINT_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+CheckpointId = Annotated[str, StringConstraints(pattern=CHECKPOINT_ID)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -44,7 +47,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
-    checkpoint_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    checkpoint_id: CheckpointId
     architecture: Literal["Qwen3ForCausalLM"]
     prompt_version: int
     parameters: int = Field(gt=0)
@@ -56,7 +59,15 @@ class Manifest(BaseModel):
     @property
     def weights_digest(self) -> str:
         """SHA-256 over names and digests of all files: weights, tokenizer, calibration; any change shows."""
-        lines = [f"{name}:{entry.sha256}" for name, entry in sorted(self.files.items())]
+        return self._digest(self.files)
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 over what the tokens of an answer are a function of: sizes, weights, tokenizer."""
+        return self._digest([name for name in COMPUTED_BY if name in self.files])
+
+    def _digest(self, names: Iterable[str]) -> str:
+        lines = [f"{name}:{self.files[name].sha256}" for name in sorted(names)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def to_json(self) -> str:

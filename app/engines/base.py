@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Finish = Literal["stop", "length"]
 
@@ -70,4 +73,19 @@ class Engine(Protocol):
             InputTooLongError: prompt and `max_tokens` do not fit the model's window.
             EngineUnavailableError: not started, closing, or the queue is full.
             EngineFailedError: the computation failed for this request.
+        """
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """An engine that can change its weights in place."""
+
+    async def reload(self, checkpoint_dir: Path, *, weights_digest: str) -> None:
+        """Replace the weights; the caller sees to it that no request is under way.
+
+        What it did has to be proven (`app.engines.proof`). When it raises, the engine holds either the old
+        weights, or the new ones, or some of both, or none.
+
+        Raises:
+            EngineError: it could not.
         """

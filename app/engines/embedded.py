@@ -101,21 +101,22 @@ class EmbeddedEngine:
             if self._closed:
                 raise EngineUnavailableError("the engine is closed")
             if self._worker is None:
-                try:
-                    backend = await asyncio.to_thread(self._load)
-                except (CheckpointError, OSError, RuntimeError, ValueError) as error:
-                    raise EngineUnavailableError(f"{self._dir}: {error}") from error
-                self._worker = Worker(
-                    backend, max_rows=self._max_batch, max_queue=self._max_queue, drain_s=self._drain_s
-                )
+                await self._begin()
+
+    async def reload(self, checkpoint_dir: Path, *, weights_digest: str) -> None:
+        """See `Reloadable.reload`: the old weights are freed before the new ones are read."""
+        async with self._starting:
+            if self._closed:
+                raise EngineUnavailableError("the engine is closed")
+            await self._stop()
+            self._dir, self._weights_digest = checkpoint_dir, weights_digest
+            await self._begin()
 
     async def close(self) -> None:
         """Refuse new and waiting requests, let running ones finish within `drain_s`, free the memory."""
         self._closed = True
         async with self._starting:
-            if self._worker is not None:
-                await asyncio.to_thread(self._worker.close)
-                self._worker = None
+            await self._stop()
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Complete one prompt; see `Engine.generate`. Cancelling frees its rows at the next step."""
@@ -136,6 +137,20 @@ class EmbeddedEngine:
         self._completion_tokens += sum(len(hypothesis.token_ids) for hypothesis in hypotheses)
         completions = completions_of(self._tokenizer, hypotheses)
         return Generation(completions, self._weights_digest, prompt_tokens=len(prompt))
+
+    async def _begin(self) -> None:
+        try:
+            backend = await asyncio.to_thread(self._load)
+        except (CheckpointError, OSError, RuntimeError, ValueError) as error:
+            raise EngineUnavailableError(f"{self._dir}: {error}") from error
+        self._worker = Worker(
+            backend, max_rows=self._max_batch, max_queue=self._max_queue, drain_s=self._drain_s
+        )
+
+    async def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await asyncio.to_thread(worker.close)
 
     def _load(self) -> Backend:
         self._tokenizer, self._end_id = read_tokenizer(self._dir)

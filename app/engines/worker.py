@@ -86,6 +86,8 @@ class Worker:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        with contextlib.suppress(AttributeError):  # closed before
+            del self._batch  # the thread that closes may hold on to this object; its memory goes now
 
     def _work(self) -> None:
         batch, deadline = self._batch, float("inf")

@@ -8,14 +8,19 @@ the listening sockets close.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
+from app.errors import CorewriteError
 from app.telemetry import LOGGER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from fastapi import FastAPI
 
     from app.rewrite.admission import Admission
+    from app.rewrite.lineup import Lineup
 
 Status = Literal["starting", "ready", "draining"]
 
@@ -46,3 +51,35 @@ class Lifecycle:
             )
             return False
         return True
+
+
+def lifespan(
+    lineup: Lineup, closing: Sequence[Callable[[], Awaitable[object]]], lifecycle: Lifecycle
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Start on the way in; on the way out run the clean-ups pushed so far, last first.
+
+    `closing` are those of what needs no start.
+    """
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async def close_engine() -> None:
+            await lineup.current.engine.close()  # another may serve by then
+
+        clean_ups: list[Callable[[], Awaitable[object]]] = [close_engine]
+        try:
+            await lineup.current.engine.start()
+            clean_ups.extend(closing)
+            lifecycle.status = "ready"
+            LOGGER.info("ready")
+            yield
+        except CorewriteError as error:
+            app.state.startup_error = error
+            raise
+        finally:
+            lifecycle.status = "draining"
+            for clean_up in reversed(clean_ups):
+                await clean_up()
+            LOGGER.info("stopped")
+
+    return run

@@ -205,6 +205,9 @@ def install(app: FastAPI) -> None:
             )
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(requests["$defs"])
+            schema["components"]["securitySchemes"] = {
+                "admin": {"type": "http", "scheme": "bearer", "description": "REWRITE_ADMIN_TOKEN"}
+            }
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             for path, examples in _ANSWER_EXAMPLES.items():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from app.contracts.confidence import CALIBRATION_NAME, Calibration
-from app.contracts.manifest import MANIFEST_NAME, FileEntry, Manifest
+from app.contracts.manifest import CHECKPOINT_ID, MANIFEST_NAME, FileEntry, GoldenPrompt, Manifest
 from app.contracts.prompt import PROMPT_VERSION
-from app.errors import CheckpointError
+from app.errors import CheckpointError, UnknownCheckpointError
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
 REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", CALIBRATION_NAME)
@@ -27,6 +28,21 @@ class Checkpoint:
     weights_digest: str
     manifest: Manifest
     calibration: Calibration
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 (hex) over what its tokens are a function of."""
+        return self.manifest.model_digest
+
+    def verify(self) -> None:
+        """Read all files again; raises CheckpointError unless they are the manifest's."""
+        for name, entry in self.manifest.files.items():
+            _verify(self.path / name, entry)
+
+    @property
+    def golden(self) -> tuple[GoldenPrompt, ...]:
+        """Prompts, and the tokens its trainer saw for them."""
+        return self.manifest.golden
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -52,6 +68,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path / CALIBRATION_NAME}: {error}") from error
     return Checkpoint(manifest.checkpoint_id, path, manifest.weights_digest, manifest, calibration)
+
+
+def find_checkpoint(folder: Path, checkpoint_id: str) -> Checkpoint:
+    """Verify and return the checkpoint `checkpoint_id`, which is the folder of that name in `folder`.
+
+    Raises:
+        UnknownCheckpointError: there is none.
+        CheckpointError: it cannot be used; see `load_checkpoint`.
+    """
+    path = folder / checkpoint_id
+    if not re.fullmatch(CHECKPOINT_ID, checkpoint_id) or not path.is_dir():
+        raise UnknownCheckpointError(f"no checkpoint {checkpoint_id!r} among those here")
+    checkpoint = load_checkpoint(path)
+    if checkpoint.id != checkpoint_id:
+        raise CheckpointError(f"{path / MANIFEST_NAME}: this is {checkpoint.id}, not {checkpoint_id}")
+    return checkpoint
 
 
 def describe_file(path: Path) -> FileEntry:

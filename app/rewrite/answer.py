@@ -58,6 +58,7 @@ class Judged:
     reason: Reason | None
     drops: Mapping[Drop, int]
     weights_digest: str
+    checkpoint_id: str
     guard_s: float = 0.0
 
 

@@ -6,7 +6,7 @@ Whoever waits for it, or nobody: a failure is a value, counted and logged here, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from app.contracts import prompt
 from app.contracts.prompt import PROMPT_VERSION
@@ -15,31 +15,17 @@ from app.engines.base import GenerationRequest
 from app.errors import EngineError, EngineFailedError
 from app.rewrite.answer import Judged
 from app.rewrite.guard import Limits
-from app.rewrite.judge import Calibrated, judge
+from app.rewrite.judge import judge
 from app.telemetry import LOGGER, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from app.engines.base import Engine, Generation
+    from app.engines.base import Generation
     from app.rewrite.answer import Mode, Query
     from app.rewrite.cache import LruCache
-
-
-class ServedCheckpoint(Protocol):
-    """What the request path needs of a checkpoint."""
-
-    @property
-    def id(self) -> str:
-        """Its name."""
-
-    @property
-    def weights_digest(self) -> str:
-        """SHA-256 (hex) over its weights."""
-
-    @property
-    def calibration(self) -> Calibrated:
-        """How to read confidence from its log-probabilities."""
+    from app.rewrite.lineup import Lineup, Serving
+    from app.rewrite.shared_cache import SharedCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,74 +66,88 @@ class TypicalTime:
 
 
 class Generator:
-    """Generates, judges and remembers, under one checkpoint."""
+    """Generates, judges and remembers, under whatever checkpoint serves."""
 
     def __init__(
         self,
         *,
-        engine: Engine,
-        checkpoint: ServedCheckpoint,
+        lineup: Lineup,
         cache: LruCache[Key, Judged],
+        shared: SharedCache | None,
         metrics: Metrics,
         policy: Policy,
         clock: Callable[[], float],
     ) -> None:
         self.typical = TypicalTime()
-        self._engine = engine
-        self._checkpoint = checkpoint
+        self._lineup = lineup
         self._cache = cache
+        self._shared = shared
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
-        threshold = checkpoint.calibration.threshold
-        self._min_confidence = threshold if policy.min_confidence is None else policy.min_confidence
 
     def key(self, query: Query) -> Key:
         """All that the generation for `query` depends on."""
         return Key(
-            weights_digest=self._engine.weights_digest,
+            weights_digest=self._lineup.current.checkpoint.weights_digest,
             prompt=prompt.render(query.text, query.context),
             locale=(query.locale or "").lower(),
             num_completions=max(query.num_rewrites, self._policy.beam_width),
         )
 
     async def generate(self, key: Key, query: Query) -> Judged | Reason:
-        """Generate, judge and remember. Runs as a flight: a failure is a value, for it may have no reader."""
-        request = GenerationRequest(
-            prompt=key.prompt, num_completions=key.num_completions, max_tokens=self._policy.max_tokens
-        )
+        """Generate, judge and remember. Runs as a flight: a failure is a value, for it may have no reader.
+
+        What is returned may be by a checkpoint that was activated after `key` was made; it says which.
+        """
         try:
-            asked = self._clock()
-            generation = await self._ask_engine(request, key.weights_digest)
-            began = self._clock()
-            self.typical.saw(began - asked)
-            judged = judge(
-                # What the model read, which is what the key says: an entry must not depend on more.
-                prompt.clean(query.text, prompt.MAX_QUERY_CHARS),
-                _as_read(query.context),
-                generation,
-                calibration=self._checkpoint.calibration,
-                min_confidence=self._min_confidence,
-                limits=self._policy.limits,
-            )
+            async with self._lineup.hold() as serving:
+                key = replace(key, weights_digest=serving.checkpoint.weights_digest)
+                judged = await self._judged(key, query, serving)
         except Exception as error:  # noqa: BLE001 -- see the docstring
             return self.failed(error)
-        judged = replace(judged, guard_s=self._clock() - began)
         self._cache.put(key, judged)
-        self._metrics.engine_tokens.labels("prompt").inc(generation.prompt_tokens)
-        self._metrics.engine_tokens.labels("completion").inc(
-            sum(len(completion.token_ids) for completion in generation.completions)
-        )
+        if self._shared is not None:
+            self._shared.put(key, judged)
         for drop, count in judged.drops.items():
             self._metrics.guard_drops.labels(drop).inc(count)
         return judged
 
-    async def _ask_engine(self, request: GenerationRequest, weights_digest: str) -> Generation:
-        generation = await self._engine.generate(request)
-        if generation.weights_digest != weights_digest:
-            # Weights changed under way: the calibration at hand does not speak for these.
+    async def _judged(self, key: Key, query: Query, serving: Serving) -> Judged:
+        request = GenerationRequest(
+            prompt=key.prompt,
+            # Without others to rank beside it, a beam of one is greedy decoding, only slower.
+            mode="greedy" if key.num_completions == 1 else "beam",
+            num_completions=key.num_completions,
+            max_tokens=self._policy.max_tokens,
+        )
+        asked = self._clock()
+        generation = await serving.engine.generate(request)
+        began = self._clock()
+        self.typical.saw(began - asked)
+        self._count_tokens(generation)
+        calibration = serving.checkpoint.calibration
+        threshold = self._policy.min_confidence
+        judged = judge(
+            # What the model read, which is what the key says: an entry must not depend on more.
+            prompt.clean(query.text, prompt.MAX_QUERY_CHARS),
+            _as_read(query.context),
+            generation,
+            checkpoint_id=serving.checkpoint.id,
+            calibration=calibration,
+            min_confidence=calibration.threshold if threshold is None else threshold,
+            limits=self._policy.limits,
+        )
+        if judged.weights_digest != key.weights_digest:
+            # Weights changed behind our back: the calibration at hand does not speak for these.
             raise EngineFailedError("the engine answered with other weights than it announced")
-        return generation
+        return replace(judged, guard_s=self._clock() - began)
+
+    def _count_tokens(self, generation: Generation) -> None:
+        self._metrics.engine_tokens.labels("prompt").inc(generation.prompt_tokens)
+        self._metrics.engine_tokens.labels("completion").inc(
+            sum(len(completion.token_ids) for completion in generation.completions)
+        )
 
     def failed(self, error: Exception) -> Reason:
         """Count and log a failure; the reason that the client is told."""

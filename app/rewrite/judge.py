@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from app.contracts.reasons import Drop, Reason
 from app.errors import EngineFailedError
@@ -22,20 +22,9 @@ from app.rewrite.answer import Judged, Rewrite
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.contracts.confidence import Scored
+    from app.contracts.confidence import Calibrated
     from app.contracts.prompt import Context
     from app.engines.base import Generation
-
-
-class Calibrated(Protocol):
-    """What judging needs of a checkpoint's calibration."""
-
-    @property
-    def threshold(self) -> float:
-        """Confidence below which a rewrite is withheld."""
-
-    def confidences(self, query: str, context: Context, completions: Sequence[Scored]) -> list[float]:
-        """For each completion the calibrated probability (0..1) that it is right."""
 
 
 def judge(
@@ -43,6 +32,7 @@ def judge(
     context: Context,
     generation: Generation,
     *,
+    checkpoint_id: str,
     calibration: Calibrated,
     min_confidence: float,
     limits: guard.Limits,
@@ -68,7 +58,7 @@ def judge(
     drops = Counter(verdict for verdict in verdicts if verdict is not None)
 
     def judged(rewrites: Sequence[Rewrite], reason: Reason | None) -> Judged:
-        return Judged(tuple(rewrites), reason, dict(drops), generation.weights_digest)
+        return Judged(tuple(rewrites), reason, dict(drops), generation.weights_digest, checkpoint_id)
 
     if not kept:
         return judged((), Reason.NO_CHANGE if verdicts[0] is Drop.COPY else Reason.GUARD)

@@ -1,4 +1,4 @@
-"""The request path: admission, assignment, cache, single-flight, engine, guard, confidence, answer.
+"""The request path: admission, assignment, caches, single-flight, engine, guard, confidence, answer.
 
 It promises one thing above all: whatever the engine does, a valid query that is admitted gets an answer
 within its deadline, with its text untouched, and where there is no rewrite a reason of a closed set.
@@ -6,8 +6,10 @@ within its deadline, with its text untouched, and where there is no rewrite a re
 
 from __future__ import annotations
 
+import asyncio
 import time
 import unicodedata
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.contracts import prompt
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from app.rewrite.admission import Admission
     from app.rewrite.cache import LruCache
     from app.rewrite.deadline import Deadline
-    from app.rewrite.generator import Generator, Key, Policy, ServedCheckpoint
+    from app.rewrite.generator import Generator, Key, Policy
+    from app.rewrite.lineup import Lineup
     from app.rewrite.nearline import NearlineQueue
+    from app.rewrite.shared_cache import SharedCache
     from app.telemetry import Metrics
 
 
@@ -33,7 +37,8 @@ class RewriteService:
         self,
         *,
         generator: Generator,
-        checkpoint: ServedCheckpoint,
+        lineup: Lineup,
+        shared: SharedCache | None,
         admission: Admission,
         cache: LruCache[Key, Judged],
         flights: SingleFlight[Key, Judged | Reason],
@@ -43,7 +48,8 @@ class RewriteService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._generator = generator
-        self._checkpoint = checkpoint
+        self._lineup = lineup
+        self._shared = shared
         self._admission = admission
         self._cache = cache
         self._flights = flights
@@ -52,13 +58,16 @@ class RewriteService:
         self._policy = policy
         self._clock = clock
 
-    async def rewrite(self, query: Query, deadline: Deadline, *, patient: bool = False) -> Answer:
+    async def rewrite(
+        self, query: Query, deadline: Deadline, *, patient: bool = False, fresh: bool = False
+    ) -> Answer:
         """Answer within the deadline; never for want of a rewrite an error.
 
         Args:
             query: a valid query.
             deadline: in the service's clock.
             patient: it is an item of an admitted batch; see `Admission.enter`.
+            fresh: generate even what a cache has.
 
         Raises:
             OverloadedError, DrainingError: shed before any work.
@@ -75,7 +84,7 @@ class RewriteService:
         elif not patient:
             self._admission.check_open()
         try:
-            outcome, cache = await self._resolve(query, deadline if waits else None, timings)
+            outcome, cache = await self._resolve(query, deadline if waits else None, timings, fresh=fresh)
         except Exception as error:  # noqa: BLE001 -- the promise of this module: no failure reaches the client
             outcome, cache = self._generator.failed(error), "none"
         finally:
@@ -88,13 +97,17 @@ class RewriteService:
         return self._finish(query, Reason.DEADLINE, "none", Timings(), self._clock())
 
     async def _resolve(
-        self, query: Query, deadline: Deadline | None, timings: Timings
+        self, query: Query, deadline: Deadline | None, timings: Timings, *, fresh: bool
     ) -> tuple[Judged | Reason, CacheUse]:
-        """What the cache has, or what the engine says by the deadline; without one, near-line."""
+        """What a cache has, or what the engine says by the deadline; without one, near-line."""
         found = self._look_up(query, timings)
         if isinstance(found, Reason):
             return found, "none"
         key, entry = found
+        if fresh:
+            entry = None
+        elif entry is None and self._shared is not None and not self._flights.in_flight(key):
+            entry = await self._recall(self._shared, key, deadline, timings)
         if entry is not None:
             return entry, "hit"
         looked_up = self._clock()
@@ -129,6 +142,20 @@ class RewriteService:
         (self._metrics.cache_miss if entry is None else self._metrics.cache_hit).inc()
         return key, entry
 
+    async def _recall(
+        self, shared: SharedCache, key: Key, deadline: Deadline | None, timings: Timings
+    ) -> Judged | None:
+        """What replicas have for the key. It has a bound of its own, which is all that near-line waits."""
+        began = self._clock()
+        entry = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline.remaining_s(began) if deadline else None):
+                entry = await shared.get(key)
+        if entry is not None:
+            self._cache.put(key, entry)
+        timings.cache_s += self._clock() - began
+        return entry
+
     def _queue(self, key: Key, query: Query) -> Reason:
         """Leave a generation to the near-line queue, unless it is in flight already."""
 
@@ -144,10 +171,10 @@ class RewriteService:
         self, query: Query, outcome: Judged | Reason, cache: CacheUse, timings: Timings, started: float
     ) -> Answer:
         timings.total_s = self._clock() - started
-        if isinstance(outcome, Judged):
-            rewrites, reason, drops = outcome.rewrites[: query.num_rewrites], outcome.reason, outcome.drops
-        else:
-            rewrites, reason, drops = (), outcome, {}
+        if not isinstance(outcome, Judged):
+            serving = self._lineup.current.checkpoint
+            outcome = Judged((), outcome, {}, serving.weights_digest, serving.id)
+        reason = outcome.reason
         observe = self._metrics.phase_seconds
         observe["queue"].observe(timings.queue_s)
         observe["total"].observe(timings.total_s)
@@ -159,13 +186,13 @@ class RewriteService:
         self._metrics.count_request("degraded" if reason else "rewritten", reason or "none")
         return Answer(
             query=query,
-            rewrites=rewrites,
+            rewrites=outcome.rewrites[: query.num_rewrites],
             reason=reason,
             cache=cache,
             arm="stable",
-            checkpoint_id=self._checkpoint.id,
-            weights_digest=self._checkpoint.weights_digest,
-            drops=drops,
+            checkpoint_id=outcome.checkpoint_id,
+            weights_digest=outcome.weights_digest,
+            drops=outcome.drops,
             timings=timings,
         )
 

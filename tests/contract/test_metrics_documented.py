@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import telemetry
+from app.reference import metrics_page
 from app.telemetry import METRICS
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ DOC = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    assert DOC.read_text(encoding="utf-8") == telemetry.reference(), (
-        "run: python -m app.telemetry > docs/metrics.md"
+    assert DOC.read_text(encoding="utf-8") == metrics_page(), (
+        "run: python -m app.reference metrics > docs/metrics.md"
     )
 
 

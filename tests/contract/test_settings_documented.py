@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app import settings
+from app.reference import settings_page
 from app.settings import Settings
 
 DOC = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    assert DOC.read_text(encoding="utf-8") == settings.reference(), (
-        "run: python -m app.settings > docs/settings.md"
+    assert DOC.read_text(encoding="utf-8") == settings_page(), (
+        "run: python -m app.reference settings > docs/settings.md"
     )
 
 

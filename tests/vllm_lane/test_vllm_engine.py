@@ -167,7 +167,8 @@ def test_a_killed_engine_fails_what_runs_and_is_started_again(run: Run) -> None:
     async def scenario() -> None:
         restarted = asyncio.Event()
         engine = SupervisedEngine(
-            make_engine,
+            CHECKPOINT,
+            lambda checkpoint: make_engine(checkpoint.path),
             breaker=Breaker(max_failures=5, open_s=1.0),
             timeout_s=60.0,
             on_restart=restarted.set,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from fakes import DIGEST, FakeEngine
+from fakes import DIGEST, FakeCheckpoint, FakeEngine
 
 from app.contracts.prompt import render
 from app.engines.base import GenerationRequest
@@ -29,7 +29,7 @@ class Factory:
     deaf: int = 0
     made: list[FakeEngine] = field(default_factory=list)
 
-    def __call__(self) -> FakeEngine:
+    def __call__(self, _checkpoint: FakeCheckpoint) -> FakeEngine:
         engine = FakeEngine()
         if 0 < len(self.made) <= self.deaf:
             engine.start_error = EngineUnavailableError("no GPU")
@@ -38,10 +38,16 @@ class Factory:
 
 
 def supervise(
-    factory: Callable[[], FakeEngine], *, max_failures: int = 3, timeout_s: float = 5.0, **options: object
+    factory: Callable[[FakeCheckpoint], FakeEngine],
+    *,
+    max_failures: int = 3,
+    timeout_s: float = 5.0,
+    **options: object,
 ) -> SupervisedEngine:
     breaker = Breaker(max_failures=max_failures, open_s=60.0)
-    return SupervisedEngine(factory, breaker=breaker, timeout_s=timeout_s, backoff_s=0.001, **options)  # type: ignore[arg-type]
+    return SupervisedEngine(
+        FakeCheckpoint(), factory, breaker=breaker, timeout_s=timeout_s, backoff_s=0.001, **options
+    )  # type: ignore[arg-type]
 
 
 def test_a_dead_engine_is_replaced_and_the_next_request_answered() -> None:
@@ -146,7 +152,7 @@ def test_a_caller_that_gives_up_does_not_trip_the_breaker() -> None:
 
 def test_a_first_start_that_fails_is_told() -> None:
     async def scenario() -> None:
-        engine = supervise(lambda: FakeEngine(start_error=EngineUnavailableError("no GPU")))
+        engine = supervise(lambda _checkpoint: FakeEngine(start_error=EngineUnavailableError("no GPU")))
         with pytest.raises(EngineUnavailableError, match="no GPU"):
             await engine.start()
 

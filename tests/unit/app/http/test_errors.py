@@ -30,7 +30,7 @@ def test_every_error_has_a_wire_word_and_a_status_that_openapi_knows(error: Any)
     if issubclass(error, EngineError):
         assert error.reason
         return
-    assert error.status in {408, 413, 422, 429, 500, 503}
+    assert error.status in {401, 403, 404, 408, 409, 413, 422, 429, 500, 503}
     assert error.code.islower()
 
 

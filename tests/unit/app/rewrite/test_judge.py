@@ -24,6 +24,7 @@ def judged(
         "rn icu",
         NO_CONTEXT,
         Generation(tuple(completions), DIGEST, 5),
+        checkpoint_id="fake-1",
         calibration=FakeCalibration(values=values),
         min_confidence=min_confidence,
         limits=Limits(),

@@ -1,0 +1,1 @@
+"""Commands of `corewrite` that are imported only when they are named; see app/cli.py."""

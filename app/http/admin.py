@@ -1,0 +1,129 @@
+"""The routes under /admin, which change what is served. They ask for the bearer token of the settings."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.contracts.manifest import CHECKPOINT_ID
+from app.errors import BadRequestError, ForbiddenError, UnauthorizedError
+from app.http.body import read_body
+from app.http.schemas import WireError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from app.rewrite.activation import Activator
+
+_MAX_BODY_BYTES = 4096
+
+
+class ActivateRequest(BaseModel):
+    """Which checkpoint to activate, and how."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: Annotated[str, StringConstraints(pattern=CHECKPOINT_ID)] = Field(
+        description="The checkpoint's id: the name of its folder in REWRITE_CHECKPOINTS."
+    )
+    mechanism: Literal["beside", "in_place"] = Field(
+        default="beside",
+        description=(
+            "beside: into an engine of its own, which takes memory for both. in_place: into the engine that "
+            "is there, while generations wait; it falls back to beside."
+        ),
+    )
+
+
+class ActivateAnswer(BaseModel):
+    """What became of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint_id: str
+    weights_digest: str
+    outcome: Literal["activated", "already_active"]
+    mechanism: Literal["beside", "in_place"] = Field(description="The one that did it.")
+    golden: int = Field(description="Golden prompts that the engine answered as recorded.")
+    differing: int | None = Field(
+        description="Of these, the ones the checkpoint before answers otherwise; null: it did not answer."
+    )
+    fell_back: str | None = Field(description="Why it was not done in place, where that was asked for.")
+    switched_s: float = Field(description="Seconds until it answered.")
+    total_s: float = Field(description="Seconds until the checkpoint before had left memory.")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminHandlers:
+    """The handlers and what they need, wired in app/main.py."""
+
+    token: SecretStr | None
+    activator: Activator
+    body_timeout_s: float
+
+    async def activate(self, request: Request) -> Response:
+        """POST /admin/checkpoints/activate."""
+        self._authorise(request)
+        body = await read_body(request, max_bytes=_MAX_BODY_BYTES, timeout_s=self.body_timeout_s)
+        try:
+            asked = ActivateRequest.model_validate_json(body)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            name = ".".join(str(part) for part in problem["loc"]) or "body"
+            raise BadRequestError(f"{name}: {problem['msg']}") from error
+        activation = await self.activator.activate(asked.id, asked.mechanism)
+        return Response(to_json(asdict(activation)), media_type="application/json")
+
+    def _authorise(self, request: Request) -> None:
+        header = request.headers.get("authorization")
+        if header is not None and self.token is None:
+            raise ForbiddenError("set REWRITE_ADMIN_TOKEN to allow what is under /admin")
+        scheme, _, given = (header or "").partition(" ")
+        expected = self.token.get_secret_value().encode() if self.token else b""
+        # latin-1 is how header bytes became text, so this gives them back.
+        same = hmac.compare_digest(given.strip().encode("latin-1"), expected)
+        if scheme.lower() != "bearer" or not same or not expected:
+            raise UnauthorizedError("send the header `authorization: Bearer <REWRITE_ADMIN_TOKEN>`")
+
+
+def _errors() -> dict[int | str, dict[str, Any]]:
+    why = {
+        401: "No token, or a wrong one.",
+        403: "No token is set, so nobody may.",
+        404: "No such checkpoint.",
+        408: "The body did not arrive in time.",
+        409: "Not activated, and `detail` says why; the one before serves on.",
+        413: "The body is too large.",
+        422: "The request is malformed; `detail` names the field.",
+    }
+    return {status: {"model": WireError, "description": text} for status, text in why.items()}
+
+
+def install_admin_routes(app: FastAPI, handlers: AdminHandlers) -> None:
+    """Add the routes to `app`."""
+    router = APIRouter()
+    schema = ActivateRequest.model_json_schema()
+    router.add_api_route(
+        "/admin/checkpoints/activate",
+        handlers.activate,
+        methods=["POST"],
+        summary="Activate a checkpoint",
+        description=(
+            "Loads and proves it, then switches; requests under way end with the one before. Answers when "
+            "that has left memory."
+        ),
+        response_model=None,
+        responses={200: {"model": ActivateAnswer, "description": "It serves."}, **_errors()},
+        openapi_extra={
+            "security": [{"admin": []}],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        },
+    )
+    app.include_router(router)

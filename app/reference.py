@@ -1,0 +1,71 @@
+"""The pages that list every setting, every metric and every log field, written from their declarations.
+
+python -m app.reference settings > docs/settings.md
+python -m app.reference metrics > docs/metrics.md
+"""
+
+from __future__ import annotations
+
+import sys
+
+from app.settings import DEFAULT_CHECKPOINT, Settings
+from app.telemetry import LOG_FIELDS, METRICS
+
+
+def settings_page() -> str:
+    """The text of `docs/settings.md`: one table row per setting, in the order above."""
+    lines = [
+        "# Settings",
+        "",
+        "<!-- Written by `python -m app.reference settings`; edit app/settings.py. -->",
+        "",
+        "Precedence, highest first: command-line option, environment variable, default.",
+        "",
+        "| Environment variable | Default | Meaning, unit, why |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if default is None:
+            shown = "unset"
+        elif default == DEFAULT_CHECKPOINT:
+            shown = "`app/registry/default`"
+        else:
+            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        lines.append(f"| `REWRITE_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """The text of `docs/metrics.md`: every metric and every log field."""
+    lines = [
+        "# Metrics and log fields",
+        "",
+        "<!-- Written by `python -m app.reference metrics`; edit app/telemetry.py. -->",
+        "",
+        "`GET /metrics` gives these and the usual `process_*` ones.",
+        "",
+        "| Metric | Type | Labels | Meaning |",
+        "|---|---|---|---|",
+    ]
+    for spec in METRICS:
+        labels = "; ".join(
+            f"`{label}`: {values if isinstance(values, str) else ', '.join(values)}"
+            for label, values in spec.labels.items()
+        )
+        lines.append(f"| `{spec.name}` | {spec.kind} | {labels or 'none'} | {spec.help} |")
+    lines += [
+        "",
+        "## Log fields",
+        "",
+        "One JSON object per line on standard output. Absent means it does not apply.",
+        "",
+        "| Field | Meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {meaning} |" for name, meaning in LOG_FIELDS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write({"settings": settings_page, "metrics": metrics_page}[sys.argv[1]]())
