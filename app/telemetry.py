@@ -1,7 +1,7 @@
 """Every metric and every log field of the service, declared once.
 
 `docs/metrics.md` is written by `python -m app.reference metrics`; a test fails when the two disagree.
-Units are in the names. Label values come from closed sets, so that no client can grow the number of time series.
+Units are in the names. Label values come from closed sets: no client can grow the number of time series.
 """
 
 from __future__ import annotations

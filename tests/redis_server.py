@@ -72,7 +72,8 @@ class RedisServer:
                 reply += chunk
         return reply.removesuffix(b"+OK\r\n")
 
-    def keys(self) -> list[bytes]:
+    def stored(self) -> list[bytes]:
+        """Names of the shared cache's entries in database 0."""
         return [line for line in self.ask("KEYS", "*").split(b"\r\n") if line.startswith(b"corewrite:")]
 
     def _answers(self) -> bool:

@@ -140,23 +140,24 @@ class SupervisedEngine:
         """
         if self._restarting is not None:
             raise EngineUnavailableError("the engine is being restarted")
-        if not self._breaker.allows(self._clock()):
+        given = self._breaker.admit(self._clock())
+        if given is None:
             raise EngineUnavailableError("the engine kept failing and is left alone for a while")
         try:
             async with asyncio.timeout(self._timeout_s):
                 generation = await self.inner.generate(request)
         except TimeoutError as error:
-            self._breaker.failed(self._clock())
+            self._breaker.failed(given, self._clock())
             raise EngineUnavailableError("the engine did not answer at all") from error
         except (InputTooLongError, EngineBusyError, asyncio.CancelledError):
-            self._breaker.gave_up()
+            self._breaker.gave_up(given)
             raise
         except Exception as error:
-            self._breaker.failed(self._clock())
+            self._breaker.failed(given, self._clock())
             if isinstance(error, EngineDeadError):
                 self._restart(error)
             raise
-        self._breaker.succeeded()
+        self._breaker.succeeded(given)
         return generation
 
     def _restart(self, why: Exception) -> None:
@@ -180,6 +181,6 @@ class SupervisedEngine:
             else:
                 break
         self._restarting = None
-        self._breaker.succeeded()
+        self._breaker.reset()
         self._on_restart()
         LOGGER.warning("engine restarted")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from app.engines.base import Generation, GenerationRequest
 from app.engines.decoding import Beam, Hypothesis, rows_needed
 from app.engines.text import completions_of, encode_prompt, read_tokenizer
+from app.engines.vllm_worker import EXTENSION
 from app.errors import (
     CheckpointError,
     EngineBusyError,
@@ -84,7 +85,7 @@ class VllmEngine:
                 raise EngineUnavailableError(f"vLLM on {self._dir}: {error}") from error
 
     async def reload(self, checkpoint_dir: Path, *, weights_digest: str) -> None:
-        """See `Reloadable.reload`: vLLM's own reload, while it is paused and empty, caches cleared."""
+        """See `Reloadable.reload`: done while vLLM is paused and empty, and clears its caches."""
         async with self._starting:
             if self._llm is None:
                 raise EngineUnavailableError("the engine is not running")
@@ -93,7 +94,7 @@ class VllmEngine:
                 try:
                     self._tokenizer, self._end_id = read_tokenizer(checkpoint_dir)
                     path = {"weights_path": str(checkpoint_dir)}
-                    await self._llm.collective_rpc("reload_weights", kwargs=path)
+                    await self._llm.collective_rpc("reload_checkpoint", kwargs=path)
                 finally:
                     await self._llm.resume_generation()
             except CheckpointError as error:
@@ -199,6 +200,7 @@ class VllmEngine:
             "max_logprobs": max(20, 2 * self._beam_width),
             "skip_tokenizer_init": True,  # token ids in, token ids out: text is this service's business
             "disable_log_stats": True,
+            "worker_extension_cls": EXTENSION,
             "enable_prefix_caching": True,  # a beam reads its prompt at every step
         }
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | self._arguments)))

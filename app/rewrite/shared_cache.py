@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import ConnectionPool
 
-    from app.engines.breaker import Breaker
+    from app.engines.breaker import Breaker, Pass
     from app.rewrite.answer import Judged
     from app.rewrite.generator import Key
 
@@ -150,23 +150,23 @@ class SharedCache:
 
     async def _ask(self, turns: asyncio.Semaphore, *command: str | bytes | int) -> Any:
         """What Redis replies. Cancelled or late, the connection is dropped: its reply would be the next's."""
-        asked = False
+        given: Pass | None = None
         try:
             async with asyncio.timeout(self._timeout_s), turns:
-                if self._closed or not self._breaker.allows(self._clock()):
+                given = None if self._closed else self._breaker.admit(self._clock())
+                if given is None:
                     raise _NotAskedError  # noqa: TRY301 -- only with a turn is it known whether the probe is ours
-                asked = True
                 reply = await self._client.execute_command(*command)
         except asyncio.CancelledError:
-            if asked:
-                self._breaker.gave_up()
+            if given is not None:
+                self._breaker.gave_up(given)
             raise
         except Exception as error:
-            if not asked:
+            if given is None:
                 raise _NotAskedError from error
-            self._breaker.failed(self._clock())
+            self._breaker.failed(given, self._clock())
             raise
-        self._breaker.succeeded()
+        self._breaker.succeeded(given)
         return reply
 
     def _failed(self, what: Literal["read", "write"], error: Exception) -> None:

@@ -184,7 +184,7 @@ def test_no_two_keys_share_a_digest(one: Key, two: Key, scopes: tuple[str, str])
 
 def test_entries_expire(redis: RedisServer) -> None:
     Replica(redis.url, ttl_s=3600).put()
-    (name,) = redis.keys()
+    (name,) = redis.stored()
     assert 3_590_000 < int(redis.ask("PTTL", name)[1:]) <= 3_600_000
     brief = Replica(redis.url, ttl_s=0.01)
     brief.put(replace(KEY, locale="de"))
@@ -330,7 +330,7 @@ def test_a_key_of_another_type_is_a_miss_and_heals(redis: RedisServer) -> None:
 def test_what_could_not_be_read_is_not_written(redis: RedisServer, judged: Judged) -> None:
     replica = Replica(redis.url)
     replica.put(KEY, judged)
-    assert redis.keys() == []
+    assert redis.stored() == []
     assert replica.results == ["error"]
 
 
@@ -345,7 +345,7 @@ def test_writes_beyond_the_bound_are_dropped(redis: RedisServer) -> None:
 
     replica.run(scenario)
     assert replica.results == ["skipped"] * extra
-    assert len(redis.keys()) == shared_cache.MAX_PENDING_WRITES
+    assert len(redis.stored()) == shared_cache.MAX_PENDING_WRITES
 
 
 def test_many_at_once_wait_for_their_turn(redis: RedisServer) -> None:
@@ -374,7 +374,7 @@ def test_closed_it_takes_and_gives_nothing_and_may_be_closed_again(redis: RedisS
 
     replica.run(scenario)
     assert replica.results == ["skipped", "skipped"]
-    assert len(redis.keys()) == 1  # what was pending was written before it closed
+    assert len(redis.stored()) == 1  # what was pending was written before it closed
 
 
 def test_a_password_opens_and_is_never_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -400,12 +400,34 @@ async def _shown(cache: SharedCache) -> str:
     return shown
 
 
+def test_who_asks_before_he_begins_is_told_why_it_would_be_for_nothing(redis: RedisServer) -> None:
+    Replica(redis.url).run(lambda cache: cache.check())
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(CorewriteError, match="takes no writes: OutOfMemoryError"):
+            Replica(redis.url).run(lambda cache: cache.check())
+    finally:
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+def test_flushing_waits_for_the_writes_that_are_pending(redis: RedisServer) -> None:
+    async def scenario(cache: SharedCache) -> None:
+        await cache.flush()
+        for number in range(20):
+            cache.put(replace(KEY, prompt=str(number)), JUDGED)
+        await cache.flush()
+        assert not cache._pending
+
+    Replica(redis.url).run(scenario)
+    assert len([name for name in redis.stored() if not name.endswith(b"check")]) == 20
+
+
 def test_a_unix_socket() -> None:
     with running_redis("--unixsocket", "redis.sock") as server:
         replica = Replica(f"unix://{server.folder}/redis.sock?db=3")
         replica.put()
         assert replica.get() == JUDGED
-        assert server.keys() == []  # database 0
+        assert server.stored() == []  # database 0
 
 
 @pytest.mark.parametrize(
