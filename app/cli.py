@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from app.engines.base import Engine
-    from app.rewrite.generator import ServedCheckpoint
+    from app.registry.served import ServedCheckpoint
     from app.settings import Settings
 
 COMMANDS_GROUP = "corewrite.commands"
@@ -116,7 +116,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", help="debug, info, warning, error (REWRITE_LOG_LEVEL, info)")
 
 
-def _settings(arguments: argparse.Namespace, **defaults: object) -> Settings:
+def settings_of(arguments: argparse.Namespace, **defaults: object) -> Settings:
     """Settings with the given options on top; options that were not given leave the environment's say."""
     from pydantic import ValidationError  # noqa: PLC0415 -- after parsing
 
@@ -136,7 +136,7 @@ def _settings(arguments: argparse.Namespace, **defaults: object) -> Settings:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
+    settings = settings_of(arguments)
     from app.http.server import run_server  # noqa: PLC0415 -- after parsing
     from app.main import create_app  # noqa: PLC0415 -- after parsing
     from app.telemetry import configure_logging  # noqa: PLC0415 -- after parsing
@@ -151,7 +151,7 @@ def _rewrite(arguments: argparse.Namespace) -> int:
     import logging  # noqa: PLC0415 -- after parsing
 
     patience = {} if "REWRITE_DEADLINE_MS" in os.environ else {"deadline_ms": _PATIENCE_MS}
-    settings = _settings(arguments, **patience)
+    settings = settings_of(arguments, **patience)
     logging.basicConfig(level=logging.ERROR)
     answer = asyncio.run(rewrite_once(settings, arguments))
     if arguments.json:

@@ -158,6 +158,7 @@ def create_app(
     app.state.service = service
     app.state.lineup = lineup
     app.state.activator = activator
+    app.state.shared = shared
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
     app.state.startup_error = None

@@ -294,6 +294,7 @@ def configure_logging(level: str, *, messages: bool, handler: logging.Handler | 
     handler = handler or logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(messages=messages))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each call of a fleet
 
 
 def bind(gauge: Gauge, read: Callable[[], float]) -> None:

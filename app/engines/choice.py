@@ -33,7 +33,6 @@ def supervised_engine(
         breaker=Breaker(max_failures=settings.breaker_max_failures, open_s=settings.breaker_open_s),
         prove=_prove,
         timeout_s=settings.generation_timeout_s,
-        reload_timeout_s=settings.activation_timeout_s,
         on_restart=on_restart,
     )
 

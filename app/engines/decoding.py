@@ -10,6 +10,7 @@ Log-probabilities are natural, at temperature 1, over the whole vocabulary, the 
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -244,3 +245,8 @@ class Sample:
             for ids, logprob in zip(self._token_ids, self._logprobs, strict=True)
         ]
         return sorted(hypotheses, key=lambda h: -h.logprob)
+
+
+def spread(seed: int) -> int:
+    """A seed far from those of other numbers: vLLM seeds the i-th of `n` completions with `seed + i`."""
+    return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:7], "big")

@@ -20,6 +20,7 @@ from app.errors import (
     EngineFailedError,
     EngineUnavailableError,
     InputTooLongError,
+    ProofError,
 )
 from app.telemetry import LOGGER
 
@@ -46,7 +47,7 @@ class SupervisedEngine:
         backoff_s: seconds before the second attempt to restart; the first is made at once, and each later
             one waits twice as long as the last, up to `max_backoff_s`.
         max_backoff_s: the longest wait between attempts.
-        reload_timeout_s: seconds after which a reload that is not proven has failed.
+        reload_timeout_s: seconds after which a reload that is not proven has failed: requests wait that long.
         on_restart: called after each restart that worked.
         clock: monotonic seconds.
     """
@@ -61,7 +62,7 @@ class SupervisedEngine:
         timeout_s: float,
         backoff_s: float = 1.0,
         max_backoff_s: float = 60.0,
-        reload_timeout_s: float = 120.0,
+        reload_timeout_s: float = 60.0,
         on_restart: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -143,12 +144,18 @@ class SupervisedEngine:
         given = self._breaker.admit(self._clock())
         if given is None:
             raise EngineUnavailableError("the engine kept failing and is left alone for a while")
+        probing = self._breaker.state != "closed"
         try:
             async with asyncio.timeout(self._timeout_s):
                 generation = await self.inner.generate(request)
+                if probing:  # a fleet that was away may have come back with other weights
+                    await self._prove(self.inner, self._checkpoint)
         except TimeoutError as error:
             self._breaker.failed(given, self._clock())
             raise EngineUnavailableError("the engine did not answer at all") from error
+        except ProofError as error:
+            self._breaker.failed(given, self._clock())
+            raise EngineUnavailableError(f"what came back is not what went away: {error}") from error
         except (InputTooLongError, EngineBusyError, asyncio.CancelledError):
             self._breaker.gave_up(given)
             raise

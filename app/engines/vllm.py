@@ -12,7 +12,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from app.engines.base import Generation, GenerationRequest
-from app.engines.decoding import Beam, Hypothesis, rows_needed
+from app.engines.decoding import Beam, Hypothesis, rows_needed, spread
 from app.engines.text import completions_of, encode_prompt, read_tokenizer
 from app.engines.vllm_worker import EXTENSION
 from app.errors import (
@@ -25,8 +25,11 @@ from app.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
     from pathlib import Path
+
+WATCH_S = 0.1
+"""Seconds between looks at whether vLLM is alive while its weights are changed."""
 
 
 class VllmEngine:
@@ -75,7 +78,7 @@ class VllmEngine:
             if self._llm is not None:
                 return
             try:
-                self._llm = await asyncio.to_thread(self._load)
+                self._llm = await self._loaded()
                 await self._steps([self._end_id], max_tokens=1, temperature=0.0)
             except EngineError:
                 await self._shut_down()
@@ -90,13 +93,7 @@ class VllmEngine:
             if self._llm is None:
                 raise EngineUnavailableError("the engine is not running")
             try:
-                await self._llm.pause_generation(mode="wait", clear_cache=True)
-                try:
-                    self._tokenizer, self._end_id = read_tokenizer(checkpoint_dir)
-                    path = {"weights_path": str(checkpoint_dir)}
-                    await self._llm.collective_rpc("reload_checkpoint", kwargs=path)
-                finally:
-                    await self._llm.resume_generation()
+                await self._unless_dead(self._reload(checkpoint_dir))
             except CheckpointError as error:
                 raise EngineUnavailableError(str(error)) from error
             except Exception as error:
@@ -117,6 +114,36 @@ class VllmEngine:
         completions = completions_of(self._tokenizer, hypotheses)
         return Generation(completions, self._weights_digest, prompt_tokens=len(prompt))
 
+    async def _reload(self, checkpoint_dir: Path) -> None:
+        await self._llm.pause_generation(mode="wait", clear_cache=True)
+        try:
+            self._tokenizer, self._end_id = read_tokenizer(checkpoint_dir)
+            path = {"weights_path": str(checkpoint_dir)}
+            await self._llm.collective_rpc("reload_checkpoint", kwargs=path)
+        finally:
+            await self._llm.resume_generation()
+
+    async def _unless_dead(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, but not longer than vLLM lives: calls to processes that are gone do not return."""
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=WATCH_S)
+                if not task.done() and self._llm.errored:
+                    raise EngineDeadError("vLLM died while its weights were changed")
+            task.result()
+        finally:
+            task.cancel()
+
+    async def _loaded(self) -> Any:
+        """Load on a thread. Threads cannot be cancelled: what comes when nobody waits any more is let go."""
+        loading = asyncio.create_task(asyncio.to_thread(self._load))
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_let_go)
+            raise
+
     async def _shut_down(self) -> None:
         llm, self._llm = self._llm, None
         if llm is not None:
@@ -133,7 +160,7 @@ class VllmEngine:
                     n=request.num_completions,
                     temperature=request.temperature,
                     top_p=request.top_p,
-                    seed=request.seed,
+                    seed=spread(request.seed),
                 )
             case "beam":
                 return await self._beam(prompt, request)
@@ -204,6 +231,11 @@ class VllmEngine:
             "enable_prefix_caching": True,  # a beam reads its prompt at every step
         }
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | self._arguments)))
+
+
+def _let_go(loading: asyncio.Task[Any]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.get_loop().run_in_executor(None, loading.result().shutdown)
 
 
 def mapped(error: Exception) -> EngineError:

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from ports import free_port
+from redis_server import running_redis
 
 from app.contracts.manifest import MANIFEST_NAME
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, describe_file, load_checkpoint
 from loadtest.history import violations
 from loadtest.sibling import make_sibling
-from loadtest.swaps import TOKEN, Drill, run, serve, until_ready
+from loadtest.swaps import TOKEN, Drill, expectations, run, serve, until_ready
 
 QUERIES = (
     "rn icu nights", "truck hopper", "registerd nurse", "code monkey", "er doctor", "bluetoth headphones",
@@ -86,6 +87,45 @@ def test_twenty_swaps_under_32_clients_lose_and_mix_nothing(
     differing = {query for query in QUERIES if said.get((one, query)) != said.get((other, query))}
     objected = violations(found.requests, found.swaps, first_digest=other, expected=crossed)
     assert len({id(found.request) for found in objected}) == sum(r.query in differing for r in found.requests)
+
+
+def test_replicas_that_share_a_redis_swap_and_lose_it_without_a_stale_or_a_lost_answer(
+    drill: Callable[..., Any], pair: list[Checkpoint]
+) -> None:
+    """Two replicas, one Redis, both swapped back and forth, Redis killed and started again under way."""
+    with running_redis() as redis:
+        shared = {"cache_entries": 0, "redis_url": redis.url, "redis_timeout_ms": 1000, "breaker_open_s": 0.2}
+        replicas = [drill(**shared)[0] for _ in range(2)]
+
+        async def scenario() -> tuple[dict[tuple[str, str], tuple[str, ...]], int]:
+            expected = await expectations(replicas[0], pair)
+            stored = len(redis.stored())
+            await replicas[1].activate(pair[1], "beside")
+            for replica in replicas:
+                replica.requests.clear()
+                replica.swaps.clear()
+            stop = asyncio.Event()
+            loads = [asyncio.create_task(replica.load(8, stop)) for replica in replicas]
+            for number in range(6):
+                await asyncio.gather(*(r.activate(pair[number % 2], "beside") for r in replicas))
+                if number == 2:
+                    redis.kill()
+                if number == 4:
+                    redis.start()
+                await asyncio.sleep(0.3)
+            stop.set()
+            await asyncio.gather(*loads)
+            return expected, stored
+
+        expected, stored = asyncio.run(scenario())
+        assert stored >= 2 * len(QUERIES)
+        assert redis.stored()  # it is used again after its return
+    for replica in replicas:
+        first = pair[1].weights_digest
+        found = violations(replica.requests, replica.swaps, first_digest=first, expected=expected)
+        assert list(found) == []
+        assert len(replica.swaps) == 6
+        assert {request.weights_digest for request in replica.requests} == {c.weights_digest for c in pair}
 
 
 def broken(folder: Path, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Swaps on a real server over real vLLM: in place and beside, under load, with its engine killed under way."""
+"""Swaps on a real server over real vLLM: in place and beside, under load, its engine killed under way."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def kill_engine(process: subprocess.Popen[bytes]) -> int:
     return len(found)
 
 
-def judged(drill: Drill, pair: list[Checkpoint], expected: dict[Any, Any], first: str) -> list[Violation]:
+def judged(drill: Drill, expected: dict[Any, Any], first: str) -> list[Violation]:
     return list(violations(drill.requests, drill.swaps, first_digest=first, expected=expected))
 
 
@@ -114,7 +114,7 @@ def test_one_beside_and_an_engine_killed_in_the_middle_of_the_next(
     beside, killed, serving, expected = asyncio.run(scenario())
     assert beside["mechanism"] == "beside", beside
     assert {request.status for request in drill.requests} == {200}
-    broken = judged(drill, pair, expected, pair[1].weights_digest)
+    broken = judged(drill, expected, pair[1].weights_digest)
     # While no engine lives the search goes on with the original, and the answer says why; nothing is mixed.
     assert {found.rule for found in broken} <= {
         "failed with reason engine_unavailable",

@@ -17,6 +17,7 @@ from app.errors import (
     EngineFailedError,
     EngineUnavailableError,
     InputTooLongError,
+    ProofError,
 )
 
 REQUEST = GenerationRequest(prompt=render("rn icu"))
@@ -172,5 +173,36 @@ def test_closing_while_it_restarts_ends_the_attempts() -> None:
         attempts = len(factory.made)
         await asyncio.sleep(0.01)
         assert len(factory.made) == attempts > 1
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_back_after_a_pause_is_proven_again_before_it_answers() -> None:
+    async def scenario() -> None:
+        now, changed, proofs = 0.0, True, []
+
+        async def prove(_engine: FakeEngine, checkpoint: FakeCheckpoint) -> None:
+            proofs.append(checkpoint.id)
+            if changed and len(proofs) > 1:
+                raise ProofError("other tokens")
+
+        factory = Factory()
+        engine = supervise(factory, max_failures=1, prove=prove, clock=lambda: now)
+        await engine.start()
+        factory.made[0].error = EngineFailedError("the fleet is away")
+        with pytest.raises(EngineFailedError):
+            await engine.generate(REQUEST)
+        factory.made[0].error = None  # it is back, and answers with other weights
+        for _ in range(3):
+            now += 100.0
+            with pytest.raises(EngineUnavailableError, match="not what went away"):
+                await engine.generate(REQUEST)
+            assert engine.breaker.state == "open"
+        now, changed = now + 100.0, False
+        assert (await engine.generate(REQUEST)).weights_digest == DIGEST
+        assert engine.breaker.state == "closed"
+        proven = len(proofs)
+        await engine.generate(REQUEST)
+        assert len(proofs) == proven  # only then, not for each request
 
     asyncio.run(scenario())

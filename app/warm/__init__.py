@@ -1,0 +1,1 @@
+"""Filling the shared cache with head queries, before anybody asks."""
