@@ -38,6 +38,11 @@ def make_sibling(parent: Checkpoint, folder: Path, *, seed: int = 1, ratio: floa
     )
     chosen = random.Random(seed).sample(words, int(len(words) * ratio) // 2 * 2)
     _exchange_rows(folder / WEIGHTS, list(zip(chosen[::2], chosen[1::2], strict=True)))
+    return publish(parent, folder)
+
+
+def publish(parent: Checkpoint, folder: Path) -> Checkpoint:
+    """Vouch for the changed copy of `parent` in `folder`, as a trainer would: golden prompts and manifest."""
     golden = asyncio.run(_record(parent, folder))
     _write_manifest(parent, folder, golden)
     return load_checkpoint(folder)

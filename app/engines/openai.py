@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from app.engines.openai_wire import Choice
+    from app.engines.openai_wire import Card, Choice
 
 # uvicorn, and so vLLM, closes a connection after 5 s of idleness: one reused at that very moment would fail.
 KEEP_ALIVE_S = 2.0
@@ -112,6 +112,7 @@ class OpenaiEngine:
         self._beam_width = beam_width
         self._api_key = (api_key or "").strip()  # one that was read from a file ends with a line break
         self._adapter_path = adapter_path
+        self._loaded_adapter = False
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._max_connections = max_connections
         self._transport = transport
@@ -187,11 +188,15 @@ class OpenaiEngine:
             transport=self._transport,
         )
 
+    async def _served(self) -> dict[str, Card]:
+        return {card.id: card for card in parsed(Models, await self._call("GET", "models")).data}
+
     async def _meet(self) -> None:
         """See that the model is served, and as this engine needs it."""
-        if self._adapter_path is not None:
+        served = await self._served()
+        if self._model not in served and self._adapter_path is not None:
             await self._load_adapter()
-        served = {card.id: card for card in parsed(Models, await self._call("GET", "models")).data}
+            served = await self._served()
         if self._model not in served:
             raise EngineUnavailableError(f"it serves {', '.join(served) or 'nothing'}, not {self._model}")
         window = served[self._model].max_model_len
@@ -220,7 +225,8 @@ class OpenaiEngine:
             until_closed.reschedule(0.0)  # which is long past
         if client is None:
             return
-        if self._adapter_path is not None:
+        if self._loaded_adapter:
+            self._loaded_adapter = False
             with contextlib.suppress(Exception):  # a fleet that cannot be told has forgotten it by itself
                 body = {"lora_name": self._model}
                 await client.post(self._url + "unload_lora_adapter", json=body, timeout=UNLOAD_S)
@@ -305,6 +311,7 @@ class OpenaiEngine:
             )
         if response.status_code != HTTPStatus.OK and "already been loaded" not in response.text:
             raise refusal(response.status_code, response.text)
+        self._loaded_adapter = True
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
         if self._client is None:

@@ -1,8 +1,8 @@
 """The vLLM engine: `AsyncLLM` in this process, for GPUs; the same code runs vLLM's CPU build in tests.
 
 vLLM schedules, batches and computes in processes of its own; here requests are translated and failures
-mapped. Beam search, which `AsyncLLM` does not have, is one-token steps over its prefix cache under the rule
-of `decoding.Beam`, so that n-best lists mean the same on every engine.
+mapped. Beam search, which `AsyncLLM` does not have, reads the distributions that streamed requests report
+(`lookahead`) under the rule of `decoding.Beam`, so that n-best lists mean the same on every engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engines.base import Generation, GenerationRequest
 from app.engines.decoding import Beam, Hypothesis, rows_needed, spread
+from app.engines.lookahead import Lookahead
 from app.engines.text import completions_of, encode_prompt, read_tokenizer
 from app.engines.vllm_worker import EXTENSION
 from app.errors import (
@@ -25,7 +26,7 @@ from app.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
     from pathlib import Path
 
 WATCH_S = 0.1
@@ -181,43 +182,69 @@ class VllmEngine:
             end_id=self._end_id,
             max_tokens=request.max_tokens,
         )
-        rows: list[list[int]] = [[]]
-        while rows:
-            found = await asyncio.gather(*(self._next_tokens(prompt + row, beam.candidates) for row in rows))
-            rows = [[*rows[row], token] for row, token in beam.advance_sparse(found)]
+        lookahead = Lookahead(lambda row: self._stream(prompt, row, request.max_tokens, beam.candidates))
+        rows: list[tuple[int, ...]] = [()]
+        try:
+            while rows:
+                found = await lookahead.after(rows)
+                rows = [(*rows[row], token) for row, token in beam.advance_sparse(found)]
+        finally:
+            lookahead.close()
         return beam.results()
 
-    async def _next_tokens(self, ids: list[int], count: int) -> dict[int, float]:
-        [output] = await self._steps(ids, max_tokens=1, temperature=0.0, logprobs=count)
-        return {token: float(entry.logprob) for token, entry in output.logprobs[0].items()}
+    async def _stream(
+        self, prompt: list[int], row: tuple[int, ...], max_tokens: int, count: int
+    ) -> AsyncIterator[tuple[int, dict[int, float]]]:
+        """Continue `row` along the most probable tokens: each, and the `count` best of its step."""
+        outputs = self._outputs(
+            [*prompt, *row],
+            self._sampling_params("DELTA", max_tokens=max_tokens - len(row), temperature=0.0, logprobs=count),
+        )
+        async for output in outputs:
+            [completion] = output.outputs
+            flat = completion.logprobs
+            spans = zip(completion.token_ids, flat.start_indices, flat.end_indices, strict=True)
+            for token, begin, end in spans:
+                yield token, dict(zip(flat.token_ids[begin:end], flat.logprobs[begin:end], strict=True))
 
     async def _steps(self, ids: list[int], **parameters: Any) -> Sequence[Any]:
         """Run one request of vLLM to its end; its completions."""
-        from vllm import SamplingParams  # noqa: PLC0415 -- seconds to import, and only where it is installed
-        from vllm.inputs import TokensPrompt  # noqa: PLC0415
-        from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
-
-        sampling = SamplingParams(
-            **{"logprobs": 0, **parameters},
-            stop_token_ids=[self._end_id],
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        prompt, last = TokensPrompt(prompt_token_ids=ids), None
-        try:
-            async for output in self._llm.generate(prompt, sampling, str(next(self._numbers))):
-                last = output
-        except Exception as error:
-            raise mapped(error) from error
+        last = None
+        async for output in self._outputs(ids, self._sampling_params("FINAL_ONLY", **parameters)):
+            last = output
         if last is None or not last.finished:
             raise EngineUnavailableError("vLLM stopped before the completion was finished")
         outputs: Sequence[Any] = last.outputs
         return outputs
 
+    async def _outputs(self, ids: list[int], sampling: Any) -> AsyncIterator[Any]:
+        """What vLLM says of one request."""
+        from vllm.inputs import tokens_input  # noqa: PLC0415 -- seconds to import, and only where installed
+
+        # Ready-made input: anything else goes through vLLM's renderer, on a thread.
+        try:
+            async for output in self._llm.generate(tokens_input(ids), sampling, str(next(self._numbers))):
+                yield output
+        except Exception as error:
+            raise mapped(error) from error
+
+    def _sampling_params(self, kind: str, **parameters: Any) -> Any:
+        from vllm import SamplingParams  # noqa: PLC0415 -- as above
+        from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+
+        return SamplingParams(
+            **{"logprobs": 0, **parameters},
+            stop_token_ids=[self._end_id],
+            detokenize=False,
+            flat_logprobs=True,
+            output_kind=RequestOutputKind[kind],
+        )
+
     def _load(self) -> Any:
         self._tokenizer, self._end_id = read_tokenizer(self._dir)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+            from vllm.usage.usage_lib import UsageContext  # noqa: PLC0415
             from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
         except ImportError as error:
             raise EngineUnavailableError(f"no vLLM ({error}): install corewrite[vllm]") from error
@@ -228,9 +255,12 @@ class VllmEngine:
             "skip_tokenizer_init": True,  # token ids in, token ids out: text is this service's business
             "disable_log_stats": True,
             "worker_extension_cls": EXTENSION,
-            "enable_prefix_caching": True,  # a beam reads its prompt at every step
+            "enable_prefix_caching": True,  # a beam reads its prompt once a stream
         }
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | self._arguments)))
+        # vLLM chooses the size of its batches by who asks: a server's are up to eight times as large.
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(**(arguments | self._arguments)), usage_context=UsageContext.OPENAI_API_SERVER
+        )
 
 
 def _let_go(loading: asyncio.Task[Any]) -> None:
