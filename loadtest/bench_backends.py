@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -74,13 +76,13 @@ class _Ids:
 class OpenVino:
     """OpenVINO GenAI's continuous-batching pipeline; one thread steps it while anything is unfinished."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, **more: Any) -> None:
         import numpy as np  # noqa: PLC0415
         import openvino as ov  # noqa: PLC0415
         import openvino_genai as genai  # noqa: PLC0415
         from qwen3_openvino import Decoder  # noqa: PLC0415
 
-        precision = options.worker.split("-")[1]
+        precision = options.worker.partition("-")[2] or "f32"
         self.version = genai.__version__
         self.folder = Path(tempfile.mkdtemp())
         config = json.loads((options.checkpoint / "config.json").read_text(encoding="utf-8"))
@@ -97,8 +99,10 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": precision,
             "KV_CACHE_PRECISION": precision,
             "INFERENCE_NUM_THREADS": options.threads,
+            **more,
         }
         self.pipeline = genai.ContinuousBatchingPipeline(self.folder, scheduler, "CPU", properties)
+        self.step: Callable[[], None] = self.pipeline.step
         self.config = genai.GenerationConfig()
         self.config.max_new_tokens = options.max_tokens
         self.config.do_sample = self.config.apply_chat_template = False
@@ -137,7 +141,7 @@ class OpenVino:
                     self.wake.wait()
                 if self.closing:
                     return
-            self.pipeline.step()
+            self.step()
             with self.wake:
                 finished = [pair for pair in self.unfinished if pair[0].get_status() != self.running]
                 self.unfinished = [pair for pair in self.unfinished if pair not in finished]
@@ -151,6 +155,68 @@ class OpenVino:
             self.wake.notify()
         await asyncio.to_thread(self.thread.join)
         shutil.rmtree(self.folder)
+
+
+class Vllm:
+    """vLLM's `AsyncLLM` in float32; a beam is the beam search of its own server.
+
+    It computes in its process's one child: without the executor's further process, which vLLM's CPU build
+    starts only to set up threads, a lone request is answered sooner.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        os.environ |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+            "VLLM_NO_USAGE_STATS": "1",
+        }
+        import vllm  # noqa: PLC0415
+        from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+
+        self.version = vllm.__version__
+        self.max_tokens, self.mode = options.max_tokens, options.mode
+        self.numbers = itertools.count()
+        self.arguments = AsyncEngineArgs(
+            model=str(options.checkpoint),
+            dtype="float32",
+            enforce_eager=True,
+            distributed_executor_backend="uni",
+            max_model_len=MAX_MODEL_TOKENS,
+            disable_log_stats=True,
+        )
+
+    async def start(self) -> None:
+        from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin  # noqa: PLC0415
+        from vllm.inputs import tokens_input  # noqa: PLC0415
+        from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
+
+        self.input = tokens_input
+        self.llm = await asyncio.to_thread(AsyncLLM.from_engine_args, self.arguments)
+        self.beams: Any = BeamSearchOnlineMixin()
+        self.beams.renderer, self.beams.engine_client = self.llm.renderer, self.llm
+
+    def ends(self, end_id: int | None) -> None:
+        from vllm import SamplingParams  # noqa: PLC0415
+        from vllm.sampling_params import BeamSearchParams, RequestOutputKind  # noqa: PLC0415
+
+        limits = {"max_tokens": self.max_tokens, "temperature": 0.0, "ignore_eos": end_id is None}
+        self.beam_params = BeamSearchParams(beam_width=BEAM_WIDTH, length_penalty=0.0, **limits)
+        self.greedy_params = SamplingParams(
+            **limits, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+
+    async def complete(self, prompt: list[int]) -> list[int]:
+        ids, number = self.input(list(prompt)), str(next(self.numbers))
+        if self.mode == "beam":
+            outputs = self.beams.beam_search(ids, number, self.beam_params)
+        else:
+            outputs = self.llm.generate(ids, self.greedy_params, number)
+        return [list(output.outputs[0].token_ids) async for output in outputs][-1]
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.llm.shutdown)
 
 
 class Collected:
@@ -179,7 +245,12 @@ class Collected:
             batch, self.waiting = self.waiting[:MAX_REQUESTS], self.waiting[MAX_REQUESTS:]
             if not self.waiting:
                 self.arrived.clear()
-            answers = await asyncio.to_thread(self.run, [prompt for prompt, _ in batch])
+            try:
+                answers = await asyncio.to_thread(self.run, [prompt for prompt, _ in batch])
+            except Exception as error:  # noqa: BLE001 - it is raised where each of them waits
+                for _, future in batch:
+                    future.set_exception(error)
+                continue
             for (_, future), tokens in zip(batch, answers, strict=True):
                 future.set_result(tokens)
 
@@ -253,5 +324,7 @@ def make(options: argparse.Namespace) -> Any:
             return transformers(options)
         case "ctranslate2":
             return ctranslate2(options)
+        case "vllm":
+            return Vllm(options)
         case _:
             return OpenVino(options)

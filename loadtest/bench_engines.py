@@ -3,7 +3,8 @@
 Each backend runs in a process of its own, with the Python that has it:
 
     python loadtest/bench_engines.py --checkpoint DIR --prompts TITLES.tsv --threads 1 \
-        --python openvino=OTHER_VENV/bin/python --python ctranslate2=OTHER_VENV/bin/python --json OUT.json
+        --python openvino=OTHER_VENV/bin/python --python ctranslate2=OTHER_VENV/bin/python \
+        --python vllm=VLLM_VENV/bin/python --json OUT.json
 
 All load the same weights, stay loaded, and are measured in turn, round after round, so that a slow minute of
 the machine hits all of them. Clients are closed-loop: each sends its next request when the last is answered.
@@ -30,7 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-BACKENDS = ("transformers", "onnxruntime", "openvino-f32", "openvino-bf16", "ctranslate2")
+BACKENDS = ("transformers", "onnxruntime", "openvino-f32", "openvino-bf16", "ctranslate2", "vllm")
 REFERENCE, BASELINE = "transformers", "onnxruntime"
 
 
@@ -103,9 +104,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         order = list(workers.items())[:: 1 if number % 2 == 0 else -1]
         for clients in options.clients:
             for name, worker in order:
-                count = max(16, 4 * clients)
+                count = max(32, 4 * clients)
                 answer = worker.ask(prompts=prompts, clients=clients, count=count, end_id=None)
                 del answer["tokens"]
+                answer["loadavg"] = os.getloadavg()[0]
                 rounds.append({"round": number, "backend": name, "clients": clients, **answer})
     for worker in workers.values():
         worker.close()
@@ -118,6 +120,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "mode": options.mode,
         "prompts": {"count": len(prompts), "tokens_median": statistics.median(map(len, prompts))},
         "versions": {name: worker.ready["version"] for name, worker in workers.items()},
+        "cores": sorted(os.sched_getaffinity(0)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Measure the published results again: `python -m training.reproduce [--only ID] [--update]`.
+"""Measure published results again: `python -m training.reproduce [--only ID] [--files PATTERN] [--update]`.
 
 Each distinct command of `results/*.yaml` runs once. `$OUT` in it is the folder it writes its JSON to, `$DATA`
 the data: `data` in the folder that COREWRITE_SHARED names (default ../shared). A number further from the
@@ -101,13 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure the published results again and compare."""
     parser = argparse.ArgumentParser(prog="python -m training.reproduce", description=main.__doc__)
     parser.add_argument("--only", action="append", metavar="ID", help="only this result; may be repeated")
+    parser.add_argument("--files", default="*.yaml", metavar="PATTERN", help="of the results folder (all)")
     parser.add_argument("--update", action="store_true", help="write the new values to the files")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the YAML files")
     args = parser.parse_args(argv)
     data = Path(os.environ.get("COREWRITE_SHARED", "../shared")) / "data"
     found, agree = 0, True
     try:
-        for path in sorted(args.results.glob("*.yaml")):
+        for path in sorted(args.results.glob(args.files)):
             results = [one for one in read_results(path) if not args.only or one.id in args.only]
             measured = measure(results, OUT, data)
             found += len(measured)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ def server(pair: list[Checkpoint]) -> Iterator[tuple[Drill, subprocess.Popen[byt
 
 def kill_engine(process: subprocess.Popen[bytes]) -> int:
     """Kill vLLM's processes under the server; how many there were."""
-    found = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "EngineCore" in " ".join(child.cmdline()) or "VLLM" in " ".join(child.cmdline())
-    ]
-    for child in found:
-        os.kill(child.pid, signal.SIGKILL)
-    return len(found)
+    killed = 0
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended by itself meanwhile
+            words = " ".join(child.cmdline())
+            if "EngineCore" in words or "VLLM" in words:
+                os.kill(child.pid, signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def judged(drill: Drill, expected: dict[Any, Any], first: str) -> list[Violation]:
