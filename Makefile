@@ -1,14 +1,15 @@
 # Two commands are all a user needs: `make serve` and `make test`.
 PYTHON ?= python3.11
 PORT   ?= 8080
-# The data sets: only `bench` needs them named; the first column of the file is what it asks.
-DATA   ?= ../shared/data
+# Where the data sets are, for `bench` and `reproduce`.
+SHARED ?= ../shared
 VENV   := .venv
 BIN    := $(VENV)/bin
 # The lock pins every version; pip takes only what the extras ask for.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
 VLLM   := .venv-vllm
+RIVALS := .venv-rivals
 
 .PHONY: serve test test-vllm lint bench reproduce lock clean
 
@@ -27,20 +28,19 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
-	$(BIN)/python loadtest/bench_engines.py --checkpoint app/registry/default \
-		--prompts $(DATA)/jobs/synonyms_train.tsv --json .cache/bench-engines.json
-	$(BIN)/python loadtest/bench_http.py --json .cache/bench-http.json
+# Hours of nothing else on the machine are best; UPDATE=--update writes what it finds to results/.
+bench: $(VENV)/.test $(VLLM)/.test $(RIVALS)/.done
+	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files 'bench-*.yaml' $(UPDATE)
 
 reproduce: $(VENV)/.test
-	$(BIN)/python -m training.reproduce
+	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files '[!b]*.yaml' $(UPDATE)
 
 lock: $(VENV)/.test
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
 		| sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VLLM) .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(RIVALS) .cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,4 +63,12 @@ $(VLLM)/.test: pyproject.toml requirements-vllm.lock
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/python tests/vllm_lane/name_distribution.py
 	$(VLLM)/bin/python -m pip install --quiet --constraint requirements-vllm.lock --editable . pytest psutil hypothesis httpx
+	touch $@
+
+# What the embedded engine is compared with, beside transformers and vLLM.
+$(RIVALS)/.done:
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --constraint requirements.lock torch
+	$(RIVALS)/bin/python -m pip install --quiet --constraint requirements.lock ctranslate2 openvino-genai \
+		transformers tokenizers safetensors pydantic numpy
 	touch $@

@@ -267,7 +267,9 @@ def transformers(options: argparse.Namespace) -> Collected:
     model: Any = library.Qwen3ForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
     search = {"num_beams": BEAM_WIDTH, "length_penalty": 0.0} if options.mode == "beam" else {}
-    limits = {"max_new_tokens": options.max_tokens, "do_sample": False, "pad_token_id": 0, **search}
+    # A checkpoint saved while training says that it wants no cache of keys and values.
+    limits = {"max_new_tokens": options.max_tokens, "do_sample": False, "pad_token_id": 0, "use_cache": True}
+    limits |= search
 
     def run(prompts: list[list[int]]) -> list[list[int]]:
         width = max(map(len, prompts))

@@ -124,7 +124,7 @@ class TransformersSteps(bench_backends.Collected):
         width = max(map(len, prompts))
         ids = self.torch.tensor([[0] * (width - len(p)) + p for p in prompts])
         mask = self.torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        limits = {"max_new_tokens": MAX_TOKENS, "do_sample": False, "pad_token_id": 0}
+        limits = {"max_new_tokens": MAX_TOKENS, "do_sample": False, "pad_token_id": 0, "use_cache": True}
         with self.torch.inference_mode():
             out = self.model.generate(ids, attention_mask=mask, eos_token_id=self.end_id, **limits, **lookup)
         return [cut(tokens, self.end_id) for tokens in out[:, width:].tolist()]

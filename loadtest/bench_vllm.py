@@ -368,7 +368,7 @@ def rows_of(mode: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         if not left:
             continue
         ratios = [a / b for a, b in zip(left, right, strict=True)]
-        row: dict[str, Any] = {"mode": mode, "load": load, "field": field}
+        row: dict[str, Any] = {"mode": mode, "load": load, "measure": field}
         row |= {"corewrite": statistics.median(left), "vllm_serve": statistics.median(right)}
         row |= {"ratio": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)}
         if field == "p50_ms":
@@ -404,7 +404,7 @@ def show(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         hits = f"{row['hit_ratio']:.3f}" if "hit_ratio" in row else ""
         print(
-            f"| {row['mode']} | {row['load']} | {row['field']} | {row['corewrite']:.1f} "
+            f"| {row['mode']} | {row['load']} | {row['measure']} | {row['corewrite']:.1f} "
             f"| {row['vllm_serve']:.1f} | {row['ratio']:.2f} | {row['least']:.2f}, {row['greatest']:.2f} "
             f"| {hits} |"
         )

@@ -189,6 +189,7 @@ async def run(drill: Drill, pair: list[Checkpoint], options: argparse.Namespace,
         "total_s": round(statistics.median(answer["total_s"] for answer in answers), 3),
         "swapping_s": round(seconds, 1),
         "resident_mb": {"before": before_mb, "after": after_mb},
+        "resident_after_to_before": round(after_mb / before_mb, 3),
     }
 
 

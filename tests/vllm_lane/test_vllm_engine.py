@@ -16,6 +16,7 @@ from app.contracts.prompt import render
 from app.engines.base import GenerationRequest
 from app.engines.breaker import Breaker
 from app.engines.embedded import EmbeddedEngine
+from app.engines.proof import prove
 from app.engines.supervised import SupervisedEngine
 from app.engines.vllm import VllmEngine, mapped
 from app.errors import EngineError, EngineFailedError, EngineUnavailableError, InputTooLongError
@@ -190,5 +191,25 @@ def test_a_killed_engine_fails_what_runs_and_is_started_again(run: Run) -> None:
         after = await engine.generate(request)
         assert [c.token_ids for c in after.completions] == [c.token_ids for c in before.completions]
         await engine.close()
+
+    run(scenario())
+
+
+def test_the_compiled_mode_is_proven_as_well(run: Run) -> None:
+    """As vLLM runs unless told otherwise: torch.compile, which takes a C++ compiler on a CPU."""
+
+    async def scenario() -> None:
+        engine = VllmEngine(
+            DEFAULT_CHECKPOINT, weights_digest=CHECKPOINT.weights_digest, arguments={"dtype": "float32"}
+        )
+        await engine.start()
+        try:
+            config = engine._llm.vllm_config.compilation_config
+            assert (config.mode.name, config.backend) == ("DYNAMO_TRACE_ONCE", "inductor")
+            await prove(engine, CHECKPOINT.golden, weights_digest=CHECKPOINT.weights_digest)
+            await engine.reload(DEFAULT_CHECKPOINT, weights_digest=CHECKPOINT.weights_digest)
+            await prove(engine, CHECKPOINT.golden, weights_digest=CHECKPOINT.weights_digest)
+        finally:
+            await engine.close()
 
     run(scenario())
