@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.engines.batch import Batch, Entry, Outcome
-from app.errors import EngineBusyError, EngineError, EngineFailedError, EngineUnavailableError
+from app.errors import (
+    EngineBusyError,
+    EngineDeadError,
+    EngineError,
+    EngineFailedError,
+    EngineUnavailableError,
+)
 
 if TYPE_CHECKING:
     from app.engines.batch import Backend
@@ -49,8 +55,10 @@ class Worker:
         self._drain_s = drain_s
         self._wake = threading.Condition()
         self._waiting: deque[Job] = deque()
+        self._taken: set[Job] = set()  # by the thread, and not answered yet
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._died: BaseException | None = None
+        self._thread = threading.Thread(target=self._live, name="engine", daemon=True)
         self._thread.start()
 
     @property
@@ -61,11 +69,14 @@ class Worker:
     async def run(self, prompt: list[int], decoder: Decoder, *, max_rows: int) -> list[Hypothesis]:
         """Complete a prompt. Cancelling frees its rows at the next step, its place in the queue at once.
 
-        Raises `EngineUnavailableError` when closing or full, `EngineFailedError` when the computation fails.
+        Raises `EngineUnavailableError` when closing or full, `EngineFailedError` when the computation fails,
+        `EngineDeadError` when the thread is no more.
         """
         loop = asyncio.get_running_loop()
         job = Job(prompt, decoder, max_rows, loop, loop.create_future())
         with self._wake:
+            if self._died is not None:
+                raise EngineDeadError(f"the engine's thread died of {self._died!r}")
             if self._closing:
                 raise EngineUnavailableError("the engine is closing")
             if len(self._waiting) >= self._max_queue:
@@ -89,10 +100,22 @@ class Worker:
         with contextlib.suppress(AttributeError):  # closed before
             del self._batch  # the thread that closes may hold on to this object; its memory goes now
 
+    def _live(self) -> None:
+        """Work until closed; whatever else ends the work, nobody is left waiting for it."""
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 -- failures of a request end up with the request
+            with self._wake:
+                self._died = error
+                orphans, self._waiting = [*self._taken, *self._waiting], deque()
+            self.running = 0
+            _deliver([(job, EngineDeadError(f"the engine's thread died of {error!r}")) for job in orphans])
+
     def _work(self) -> None:
         batch, deadline = self._batch, float("inf")
         while True:
             batch.drop(_abandoned)
+            self._taken -= {job for job in self._taken if _abandoned(job)}
             with self._wake:
                 self.running = len(batch)
                 while not (self._waiting or len(batch) or self._closing):
@@ -105,7 +128,9 @@ class Worker:
                         break
             joined = self._admit()
             self.running = len(batch)
-            _deliver(joined + batch.step())
+            outcomes = joined + batch.step()
+            self._taken -= {job for job, _ in outcomes}
+            _deliver(outcomes)
         _deliver([(job, EngineUnavailableError("the engine was closed")) for job in batch.clear()])
         self.running = 0
 
@@ -118,6 +143,7 @@ class Worker:
                 if not self._waiting or not self._batch.fits(rows + self._waiting[0].max_rows):
                     break
                 job = self._waiting.popleft()
+                self._taken.add(job)
             if not _abandoned(job):
                 entries.append(Entry(job, job.prompt, job.decoder, job.max_rows))
                 rows += job.max_rows

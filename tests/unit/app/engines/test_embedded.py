@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from fakes import FakeCheckpoint
 
 from app.contracts.prompt import render
 from app.engines.base import Generation, GenerationRequest
+from app.engines.breaker import Breaker
 from app.engines.embedded import EmbeddedEngine, EngineStats
 from app.engines.onnx_backend import OnnxBackend
-from app.errors import EngineFailedError, EngineUnavailableError, InputTooLongError
+from app.engines.supervised import SupervisedEngine
+from app.errors import EngineDeadError, EngineFailedError, EngineUnavailableError, InputTooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -241,6 +244,7 @@ class Gate:
         self.rows: list[int] = []
         self.broken_prompts: set[int] = set()
         self.breaks_at: set[int] = set()
+        self.breaks_with: type[BaseException] = RuntimeError
 
     def prefill(self, first_slot: int, prompts: Sequence[Sequence[int]]) -> Logits:
         if any(len(prompt) in self.broken_prompts for prompt in prompts):
@@ -251,7 +255,7 @@ class Gate:
         time.sleep(STEP_S)
         self.rows.append(len(token_ids))
         if len(self.rows) in self.breaks_at:
-            raise RuntimeError("a broken step")
+            raise self.breaks_with("a broken step")
         return self._backend.decode(token_ids, lengths)
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -345,6 +349,33 @@ def test_a_failing_step_fails_those_in_it_and_the_worker_goes_on(checkpoint_dir:
         return before
 
     assert run(engine, work).completions
+
+
+def test_a_thread_that_dies_leaves_nobody_waiting_and_the_engine_is_started_again(
+    checkpoint_dir: Path, gate: Gate
+) -> None:
+    request = GenerationRequest("nurse", mode="beam", max_tokens=6)
+
+    async def scenario() -> None:
+        restarted = asyncio.Event()
+        engine = SupervisedEngine(
+            FakeCheckpoint(),
+            lambda _checkpoint: gated(checkpoint_dir, gate),
+            breaker=Breaker(max_failures=10, open_s=60.0),
+            timeout_s=30.0,
+            on_restart=restarted.set,
+        )
+        await engine.start()
+        before = await engine.generate(request)
+        gate.breaks_with, gate.breaks_at = SystemExit, {len(gate.rows) + 3}
+        running, waiting = (asyncio.create_task(engine.generate(ENDLESS)) for _ in range(2))
+        outcomes = await asyncio.gather(running, waiting, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {EngineDeadError}, outcomes
+        await asyncio.wait_for(restarted.wait(), 10)
+        assert await engine.generate(request) == before
+        await engine.close()
+
+    asyncio.run(scenario())
 
 
 def test_closing_drains_what_runs_and_refuses_what_waits(checkpoint_dir: Path, gate: Gate) -> None:
