@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, JsonValue, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
@@ -46,7 +46,7 @@ class Settings(BaseSettings):
             "embedded: it needs nothing else."
         ),
     )
-    vllm_arguments: dict[str, str | int | float | bool] = Field(
+    vllm_arguments: dict[str, JsonValue] = Field(
         default={},
         description=(
             "JSON object of further arguments of vLLM's AsyncEngineArgs, such as "

@@ -147,8 +147,7 @@ async def run(drill: Drill, pair: list[Checkpoint], options: argparse.Namespace,
         await drill.activate(checkpoint, options.mechanism)
     drill.swaps.clear()
     drill.requests.clear()
-    before_mb = resident_mb(pid)
-    stop, latencies, answers = asyncio.Event(), {}, []
+    stop, latencies, answers, memory_mb = asyncio.Event(), {}, [], {}
     load = asyncio.create_task(drill.load(options.clients, stop))
     await asyncio.sleep(options.warm_s)
     for phase in ("steady", "swapping", "steady after"):
@@ -160,10 +159,10 @@ async def run(drill: Drill, pair: list[Checkpoint], options: argparse.Namespace,
             seconds = time.perf_counter() - began
         else:
             await asyncio.sleep(options.steady_s)
+        memory_mb[phase] = resident_mb(pid)  # under the same load each time
         latencies[phase] = [(r.end_s - r.start_s) * 1000 for r in drill.requests[first:]]
     stop.set()
     await load
-    after_mb = resident_mb(pid)
     found = list(
         violations(drill.requests, drill.swaps, first_digest=pair[1].weights_digest, expected=expected)
     )
@@ -188,8 +187,8 @@ async def run(drill: Drill, pair: list[Checkpoint], options: argparse.Namespace,
         "switched_s": round(statistics.median(answer["switched_s"] for answer in answers), 3),
         "total_s": round(statistics.median(answer["total_s"] for answer in answers), 3),
         "swapping_s": round(seconds, 1),
-        "resident_mb": {"before": before_mb, "after": after_mb},
-        "resident_after_to_before": round(after_mb / before_mb, 3),
+        "resident_mb": memory_mb,
+        "resident_after_to_before": round(memory_mb["steady after"] / memory_mb["steady"], 3),
     }
 
 

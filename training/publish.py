@@ -89,7 +89,10 @@ def publish(
 
 
 def _write_model(model: Qwen3ForCausalLM, folder: Path) -> Qwen3ForCausalLM:
+    # Switched off for training; who loads the checkpoint would decode without a cache of keys and values.
     model.config.use_cache = True
+    if model.generation_config is not None:
+        model.generation_config.use_cache = True
     model.to(device="cpu", dtype=torch.bfloat16).save_pretrained(folder)
     return model.float().eval()
 

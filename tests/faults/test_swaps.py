@@ -77,7 +77,7 @@ def test_twenty_swaps_under_32_clients_lose_and_mix_nothing(
     assert result["queries_answered_differently"] >= len(QUERIES) // 2
     assert result["requests"] > 200
     # Back to its level: two engines more would be 100 MB.
-    assert result["resident_mb"]["after"] < result["resident_mb"]["before"] + 60
+    assert result["resident_mb"]["steady after"] < result["resident_mb"]["steady"] + 60
     digests = {request.weights_digest for request in found.requests}
     assert digests == {checkpoint.weights_digest for checkpoint in pair}
     # The same judge, told that each answers as the other does, objects wherever the two differ.

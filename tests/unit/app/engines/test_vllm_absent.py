@@ -23,11 +23,12 @@ def test_a_missing_vllm_is_named_with_what_to_install() -> None:
 
 
 def test_the_setting_chooses_the_engine_and_hands_its_arguments_on() -> None:
-    settings = Settings(engine="vllm", vllm_arguments={"gpu_memory_utilization": 0.5})
+    arguments = {"gpu_memory_utilization": 0.5, "speculative_config": {"method": "ngram"}}
+    settings = Settings(engine="vllm", vllm_arguments=arguments)
     checkpoint = FakeCheckpoint(path=DEFAULT_CHECKPOINT)
     engine = create_app(settings, checkpoint=checkpoint).state.lineup.current.engine.inner
     assert isinstance(engine, VllmEngine)
-    assert engine._arguments == {"gpu_memory_utilization": 0.5}
+    assert engine._arguments == arguments
     assert engine.weights_digest == checkpoint.weights_digest
 
 
