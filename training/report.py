@@ -31,6 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RESULTS = Path("results")
+COUNTS = {"requests", "swaps", "violations"}
+"""Fields that count things."""
 DIFFERENCES = frozenset({"delta", "over_nearest"})
 """Fields that compare two arms query by query."""
 
@@ -114,7 +116,12 @@ def _section(path: Path) -> str:
 
 
 def _cell(result: Result) -> str:
-    """Differences carry their sign and their interval; levels stand alone, their interval is in the file."""
+    """Differences carry their sign and their interval; levels stand alone, their interval is in the file.
+
+    What is counted has no decimals.
+    """
+    if result.select.get("field") in COUNTS:
+        return f"{result.value:,.0f}"
     if result.select.get("field") not in DIFFERENCES:
         return f"{result.value:.3f}"
     interval = " [{:+.3f}, {:+.3f}]".format(*result.interval) if result.interval else ""
