@@ -38,10 +38,16 @@ async def prove(engine: Engine, golden: Sequence[GoldenPrompt], *, weights_diges
             )
 
 
-async def differing(engine: Engine, golden: Sequence[GoldenPrompt]) -> int:
-    """How many of these prompts `engine` answers with other tokens than recorded; raises EngineError."""
-    answers = await asyncio.gather(*(_greedy(engine, prompt) for prompt in golden))
-    return sum(token_ids != prompt.token_ids for prompt, (token_ids, _) in zip(golden, answers, strict=True))
+async def tells_apart(engine: Engine, golden: Sequence[GoldenPrompt]) -> bool:
+    """Whether `engine` answers any of these prompts with other tokens than recorded; raises EngineError.
+
+    One after the other and no more than needed: the engine has users meanwhile.
+    """
+    for prompt in golden:
+        token_ids, _ = await _greedy(engine, prompt)
+        if token_ids != prompt.token_ids:
+            return True
+    return False
 
 
 async def _greedy(engine: Engine, prompt: GoldenPrompt) -> tuple[tuple[int, ...], str]:

@@ -52,8 +52,8 @@ class ActivateAnswer(BaseModel):
     outcome: Literal["activated", "already_active"]
     mechanism: Literal["beside", "in_place"] = Field(description="The one that did it.")
     golden: int = Field(description="Golden prompts that the engine answered as recorded.")
-    differing: int | None = Field(
-        description="Of these, the ones the checkpoint before answers otherwise; null: it did not answer."
+    told_apart: bool | None = Field(
+        description="Whether the checkpoint before answers any of them otherwise; null: it did not answer."
     )
     fell_back: str | None = Field(description="Why it was not done in place, where that was asked for.")
     switched_s: float = Field(description="Seconds until it answered.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from app.engines.memory import trim
-from app.engines.proof import differing
+from app.engines.proof import tells_apart
 from app.errors import ActivationError, CheckpointError, EngineError, UnknownCheckpointError
 from app.rewrite.lineup import Serving
 from app.telemetry import LOGGER
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Mechanism = Literal["beside", "in_place"]
 Outcome = Literal["activated", "already_active", "refused"]
 
+_SILENT = "the incumbent does not answer, so that a change of its weights could not be told"
 _FAILURES = (CheckpointError, EngineError, TimeoutError)
 
 
@@ -40,7 +41,7 @@ class Activation:
     """What became of a request to activate.
 
     `mechanism` is the one that did it; `fell_back` says why it was not the one asked for. `golden` prompts
-    were proven; `differing` of them told the checkpoint from its predecessor (None: that did not answer).
+    were proven; `told_apart`: some of them is answered otherwise by the one before (None: it did not answer).
     `switched_s` is the seconds until it answered, `total_s` until the one before had left memory.
     """
 
@@ -49,7 +50,7 @@ class Activation:
     outcome: Outcome
     mechanism: Mechanism
     golden: int = 0
-    differing: int | None = 0
+    told_apart: bool | None = None
     fell_back: str | None = None
     switched_s: float = 0.0
     total_s: float = 0.0
@@ -114,7 +115,8 @@ class Activator:
                     return Activation(checkpoint.id, checkpoint.weights_digest, "already_active", asked)
                 told_apart = await self._tells(checkpoint, incumbent)
                 if mechanism == "in_place":
-                    fell_back = await self._in_place(checkpoint, incumbent, told_apart)
+                    known = told_apart is not None
+                    fell_back = await self._in_place(checkpoint, incumbent) if known else _SILENT
                 if mechanism == "beside" or fell_back:
                     mechanism = "beside"
                     await self._beside(checkpoint)
@@ -138,19 +140,19 @@ class Activator:
             "activated",
             mechanism,
             golden=len(checkpoint.golden),
-            differing=told_apart,
+            told_apart=told_apart,
             fell_back=fell_back,
             switched_s=switched_s,
             total_s=self._clock() - began,
         )
 
-    async def _tells(self, checkpoint: ServedCheckpoint, incumbent: Serving) -> int | None:
-        """How many golden prompts tell it from the incumbent; None where that does not answer.
+    async def _tells(self, checkpoint: ServedCheckpoint, incumbent: Serving) -> bool | None:
+        """Whether a golden prompt tells it from the incumbent; None where that does not answer.
 
-        At least one has to, unless both compute the same model.
+        One has to, unless both compute the same model.
         """
         try:
-            told_apart = await differing(incumbent.engine, checkpoint.golden)
+            told_apart = await tells_apart(incumbent.engine, checkpoint.golden)
         except EngineError as error:
             LOGGER.warning("incumbent cannot be compared", extra={"fields": {"detail": str(error)}})
             return None
@@ -161,12 +163,8 @@ class Activator:
             )
         return told_apart
 
-    async def _in_place(
-        self, checkpoint: ServedCheckpoint, incumbent: Serving, told_apart: int | None
-    ) -> str | None:
+    async def _in_place(self, checkpoint: ServedCheckpoint, incumbent: Serving) -> str | None:
         """Change the weights of the incumbent's engine; why it did not work, or None."""
-        if told_apart is None:
-            return "the incumbent does not answer, so that a change of its weights could not be told"
         engine = incumbent.engine
         with self._lineup.paused():
             await self._lineup.idle(incumbent)

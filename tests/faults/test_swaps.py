@@ -230,7 +230,7 @@ def test_the_command_activates_refuses_and_explains(
     assert (again.returncode, again.stdout) == (0, "sibling-2 serves already\n")
     back = corewrite("sibling-1", *url, "--mechanism", "in_place", "--json")
     answer = json.loads(back.stdout)
-    assert (answer["outcome"], answer["mechanism"], answer["differing"]) == ("activated", "in_place", 6)
+    assert (answer["outcome"], answer["mechanism"], answer["told_apart"]) == ("activated", "in_place", True)
     assert answer["weights_digest"] == pair[0].weights_digest
     for arguments, token, words in [
         (("nowhere",), TOKEN, "no checkpoint 'nowhere'"),

@@ -185,7 +185,7 @@ def test_beside_switches_and_closes_the_one_before() -> None:
     house = House()
     said, answers = activate(house, "beside")
     assert isinstance(said, Activation)
-    assert (said.outcome, said.mechanism, said.golden, said.differing) == ("activated", "beside", 3, 3)
+    assert (said.outcome, said.mechanism, said.golden, said.told_apart) == ("activated", "beside", 3, True)
     assert said.weights_digest == "weights of new"
     assert answers == ("new", "new")
     assert house.log == ["start old", "start new", "close old"]
@@ -290,7 +290,7 @@ def test_the_same_model_under_another_calibration_needs_no_difference() -> None:
     house.known["new"].path = Path("old")
     said, (serving, model) = activate(house, "in_place")
     assert isinstance(said, Activation)
-    assert (said.mechanism, said.differing) == ("in_place", 0)
+    assert (said.mechanism, said.told_apart) == ("in_place", False)
     assert (serving, model) == ("new", "old")
 
 
@@ -307,7 +307,7 @@ def test_an_incumbent_that_is_dead_can_be_replaced(mechanism: str) -> None:
         return said
 
     said = asyncio.run(scenario())
-    assert (said.mechanism, said.differing) == ("beside", None)
+    assert (said.mechanism, said.told_apart) == ("beside", None)
 
 
 def test_what_serves_already_is_left_alone() -> None:
