@@ -38,6 +38,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import processes
 from bench_http import free_port
 from open_loop import closed_loop, open_loop, percentile, poisson_arrivals, zipf
 
@@ -119,14 +120,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor seconds of the server so far, all its processes together."""
-        seconds, pids = 0.0, [self.process.pid]
-        while pids:
-            folder = Path("/proc", str(pids.pop()))
-            fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            for task in (folder / "task").iterdir():
-                pids += map(int, (task / "children").read_text(encoding="utf-8").split())
-        return seconds
+        return processes.cpu_s(self.process.pid)
 
     async def wait_until_ready(self, timeout_s: float = 600.0) -> float:
         """Seconds until it answered; raises RuntimeError where it ends or takes too long."""

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
 from loadtest.history import Request, Swap, violations
 from loadtest.open_loop import percentile
+from loadtest.processes import resident_mb
 from loadtest.sibling import make_sibling
 
 TOKEN = "drill"  # noqa: S105 - of a server that lives for this drill
@@ -190,20 +191,6 @@ async def run(drill: Drill, pair: list[Checkpoint], options: argparse.Namespace,
         "resident_mb": memory_mb,
         "resident_after_to_before": round(memory_mb["steady after"] / memory_mb["steady"], 3),
     }
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process and its children, MB of 10^6 bytes."""
-    total, pending = 0, [pid]
-    while pending:
-        process = pending.pop()
-        try:
-            total += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
-            for task in Path(f"/proc/{process}/task").iterdir():
-                pending += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
-        except OSError:  # it has ended meanwhile
-            continue
-    return round(total * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 async def drill_once(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from beams import assert_beams_are_the_embedded_engines
 from ports import free_port
 from safetensors.torch import load_file, save_file
 from vllm_serve import VllmServe, vllm_serve
@@ -115,17 +116,7 @@ def test_its_beams_are_the_embedded_engines(run: Run, engine: OpenaiEngine, *, m
     async def scenario() -> None:
         assert engine._many_prompts  # `vllm serve` reads them; where a router does not, one at a time
         engine._many_prompts = many_prompts
-        embedded = EmbeddedEngine(DEFAULT_CHECKPOINT, weights_digest=DIGEST)
-        await embedded.start()
-        for query in QUERIES:
-            request = GenerationRequest(prompt=render(query), num_completions=4, max_tokens=32)
-            expected, found = await embedded.generate(request), await engine.generate(request)
-            assert [c.token_ids for c in found.completions] == [c.token_ids for c in expected.completions]
-            assert [c.text for c in found.completions] == [c.text for c in expected.completions]
-            for one, other in zip(found.completions, expected.completions, strict=True):
-                assert one.logprob == pytest.approx(other.logprob, abs=1e-2)
-                assert one.finish_reason == other.finish_reason
-        await embedded.close()
+        await assert_beams_are_the_embedded_engines(engine, QUERIES)
         engine._many_prompts = True
 
     run(scenario())

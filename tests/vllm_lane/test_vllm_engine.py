@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
+from beams import assert_beams_are_the_embedded_engines
 
 from app.contracts.prompt import render
 from app.engines.base import GenerationRequest
 from app.engines.breaker import Breaker
-from app.engines.embedded import EmbeddedEngine
 from app.engines.proof import prove
 from app.engines.supervised import SupervisedEngine
 from app.engines.vllm import VllmEngine, mapped
@@ -61,20 +61,7 @@ def test_greedy_writes_the_golden_tokens(run: Run, engine: VllmEngine) -> None:
 
 
 def test_its_beams_are_the_embedded_engines(run: Run, engine: VllmEngine) -> None:
-    async def both() -> None:
-        embedded = EmbeddedEngine(DEFAULT_CHECKPOINT, weights_digest=CHECKPOINT.weights_digest)
-        await embedded.start()
-        for query in QUERIES:
-            request = GenerationRequest(prompt=render(query), num_completions=4, max_tokens=32)
-            expected, found = await embedded.generate(request), await engine.generate(request)
-            assert [c.token_ids for c in found.completions] == [c.token_ids for c in expected.completions]
-            assert [c.text for c in found.completions] == [c.text for c in expected.completions]
-            for one, other in zip(found.completions, expected.completions, strict=True):
-                assert one.logprob == pytest.approx(other.logprob, abs=1e-2)
-                assert one.finish_reason == other.finish_reason
-        await embedded.close()
-
-    run(both())
+    run(assert_beams_are_the_embedded_engines(engine, QUERIES))
 
 
 def test_sampling_is_seeded(run: Run, engine: VllmEngine) -> None:
