@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from app.engines.decoding import Continuation, Decoder, Hypothesis, Logits
+    from app.engines.decoding import Continuation, Decoder, Hypothesis
+    from app.engines.scores import Scores
 
 T = TypeVar("T")
 
@@ -19,11 +20,11 @@ RUN_COST_TOKENS = 16
 class Backend(Protocol):
     """A decoder's arithmetic over numbered slots, each holding the cached tokens of one row."""
 
-    def prefill(self, first_slot: int, prompts: Sequence[Sequence[int]]) -> Logits:
-        """Read prompts into consecutive slots; returns the next token's logits, [prompts, vocab]."""
+    def prefill(self, first_slot: int, prompts: Sequence[Sequence[int]]) -> Scores:
+        """Read prompts into consecutive slots; returns the scores of each one's next token."""
 
-    def decode(self, token_ids: Sequence[int], lengths: Sequence[int]) -> Logits:
-        """Append one token to each of slots 0..n-1, of these lengths so far; returns logits, [n, vocab]."""
+    def decode(self, token_ids: Sequence[int], lengths: Sequence[int]) -> Scores:
+        """Append one token to each of slots 0..n-1, of these lengths so far; returns the next scores."""
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one slot to another."""
@@ -111,14 +112,14 @@ class Batch(Generic[T]):
         outcomes: list[Outcome[T]] = []
         for group in similar_lengths(entries):
             try:
-                logits = self._backend.prefill(first, [entry.prompt for entry in group])
+                scores = self._backend.prefill(first, [entry.prompt for entry in group])
             except Exception as error:  # noqa: BLE001 - whatever it was, it is this group's alone
                 outcomes += [(entry.tag, error) for entry in group]
                 continue
             for slot, entry in enumerate(group, first):
                 entry.slots, entry.length = [slot], len(entry.prompt)
             first += len(group)
-            outcomes += self._advance(group, logits)
+            outcomes += self._advance([(entry, scores.take([i])) for i, entry in enumerate(group)])
         return outcomes
 
     def step(self) -> list[Outcome[T]]:
@@ -127,20 +128,17 @@ class Batch(Generic[T]):
             return []
         stepping, self._running = self._running, []
         try:
-            logits = self._decode(stepping)
+            scores = self._decode(stepping)
         except Exception as error:  # noqa: BLE001 - every row of this step is suspect, none of another
             return [(entry.tag, error) for entry in stepping]
-        return self._advance(stepping, logits)
+        return self._advance([(entry, scores.take(entry.slots)) for entry in stepping])
 
-    def _advance(self, entries: list[Entry[T]], logits: Logits) -> list[Outcome[T]]:
-        """Let every decoder choose from its rows of `logits`; those that go on run."""
+    def _advance(self, scored: list[tuple[Entry[T], Scores]]) -> list[Outcome[T]]:
+        """Let every decoder choose from the scores of its rows; those that go on run."""
         outcomes: list[Outcome[T]] = []
-        start = 0
-        for entry in entries:
-            rows = logits[start : start + len(entry.slots)]
-            start += len(entry.slots)
+        for entry, scores in scored:
             try:
-                entry.follow(entry.decoder.advance(rows))
+                entry.follow(entry.decoder.advance(scores))
             except Exception as error:  # noqa: BLE001 - a decoder fails for its own request only
                 outcomes.append((entry.tag, error))
                 continue
@@ -160,15 +158,14 @@ class Batch(Generic[T]):
                 entry.slots[i] = slot
         return slots
 
-    def _decode(self, stepping: list[Entry[T]]) -> Logits:
-        """Place the rows, run the step, and return logits in the order of `stepping`."""
+    def _decode(self, stepping: list[Entry[T]]) -> Scores:
+        """Place the rows and run the step; a row's scores are at its slot."""
         slots = self._place(stepping)
         rows = [(token, entry.length) for entry in stepping for token in entry.token_ids]
         token_ids, lengths = [0] * len(rows), [0] * len(rows)
         for slot, (token, length) in zip(slots, rows, strict=True):
             token_ids[slot], lengths[slot] = token, length
-        logits = self._backend.decode(token_ids, lengths)
+        scores = self._backend.decode(token_ids, lengths)
         for entry in stepping:
             entry.length += 1
-        in_order: Logits = logits[slots]
-        return in_order
+        return scores

@@ -1,9 +1,8 @@
-"""Decoding rules: from the logits of a request's rows to its next tokens. Pure: numbers in, a choice out.
+"""Decoding rules: from the scores of a request's rows to its next tokens. Pure: numbers in, a choice out.
 
-A decoder owns the hypotheses of one request. `advance` takes the logits of its rows, [rows, vocab] float32,
-and returns the rows that go on, each as (row it continues, token it appends); the next call's rows are those,
-in that order. The first call has one row, the prompt's. An empty answer means the request is done: `results`
-has it.
+A decoder owns the hypotheses of one request. `advance` takes the scores of its rows and returns the rows that
+go on, each as (row it continues, token it appends); the next call's rows are those, in that order. The first
+call has one row, the prompt's. An empty answer means the request is done: `results` has it.
 
 Log-probabilities are natural, at temperature 1, over the whole vocabulary, the end token included.
 """
@@ -11,7 +10,6 @@ Log-probabilities are natural, at temperature 1, over the whole vocabulary, the 
 from __future__ import annotations
 
 import hashlib
-import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from app.engines.base import Finish, GenerationRequest
+    from app.engines.scores import Scores
 
-Logits = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.float64]
 Continuation = tuple[int, int]
 
 MASK_64 = (1 << 64) - 1
@@ -42,22 +39,11 @@ class Hypothesis:
 class Decoder(Protocol):
     """One request's rule and state."""
 
-    def advance(self, logits: Logits) -> list[Continuation]:
+    def advance(self, scores: Scores) -> list[Continuation]:
         """Take one step."""
 
     def results(self) -> list[Hypothesis]:
         """The finished hypotheses, best first."""
-
-
-def log_softmax(logits: Logits) -> Scores:
-    """Natural log-probabilities over the last axis, in float64.
-
-    Each row is computed by itself, so its value does not depend on the other rows.
-    """
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
 
 
 def make_decoder(request: GenerationRequest, *, end_id: int, beam_width: int) -> Decoder:
@@ -87,6 +73,11 @@ def rows_needed(request: GenerationRequest, *, beam_width: int) -> int:
             return request.num_completions
 
 
+def candidates(beam_width: int) -> int:
+    """How many of the best continuations a beam looks at: half of them may end."""
+    return 2 * beam_width
+
+
 class Greedy:
     """The most probable token at each step; the lowest id wins a tie."""
 
@@ -96,12 +87,10 @@ class Greedy:
         self._logprob = 0.0
         self._finish: Finish = "length"
 
-    def advance(self, logits: Logits) -> list[Continuation]:
+    def advance(self, scores: Scores) -> list[Continuation]:
         """Take one step."""
-        row = logits[0]
-        token = int(row.argmax())
-        # The chosen token is the maximum, so its log-probability is minus the log of the shifted sum.
-        self._logprob -= float(np.log(np.exp(row - row[token]).sum(dtype=np.float64)))
+        ((token, logprob),) = scores.top(0, 1)
+        self._logprob += logprob
         self._token_ids.append(token)
         if token == self._end_id:
             self._finish = "stop"
@@ -133,30 +122,30 @@ class Beam:
     @property
     def candidates(self) -> int:
         """How many of a step's best continuations are looked at: of each row no more can matter."""
-        return 2 * self._width
+        return candidates(self._width)
 
-    def advance(self, logits: Logits) -> list[Continuation]:
+    def advance(self, scores: Scores) -> list[Continuation]:
         """Take one step."""
-        totals = log_softmax(logits) + np.array([score for score, _ in self._rows])[:, None]
-        return self._extend(_largest(totals, self.candidates))
+        return self._extend([scores.top(row, self.candidates) for row in range(len(scores))])
 
     def advance_sparse(self, found: Sequence[Mapping[int, float]]) -> list[Continuation]:
         """Take one step from the log-probabilities of each row's best `candidates` tokens at least.
 
-        For engines that keep their logits to themselves.
+        For engines that keep their scores to themselves.
         """
-        totals = [
-            (-(self._rows[row][0] + logprob), row, token)
-            for row, tokens in enumerate(found)
-            for token, logprob in tokens.items()
-        ]
-        best = heapq.nsmallest(self.candidates, totals)
-        return self._extend([(-negative, row, token) for negative, row, token in best])
+        return self._extend([tokens.items() for tokens in found])
 
-    def _extend(self, best: list[tuple[float, int, int]]) -> list[Continuation]:
+    def _extend(self, found: Sequence[Iterable[tuple[int, float]]]) -> list[Continuation]:
         self._step += 1
+        # Negative, so that the smallest are the best, and of equal totals the lower row and token.
+        negatives = [
+            (-(score + logprob), row, token)
+            for row, ((score, _), tokens) in enumerate(zip(self._rows, found, strict=True))
+            for token, logprob in tokens
+        ]
         going_on: list[tuple[float, int, int]] = []
-        for rank, (total, row, token) in enumerate(best):
+        for rank, (negative, row, token) in enumerate(sorted(negatives)[: self.candidates]):
+            total = -negative
             if token == self._end_id or self._step == self._max_tokens:
                 if rank < self._width:
                     finish: Finish = "stop" if token == self._end_id else "length"
@@ -176,19 +165,6 @@ class Beam:
         return list(self._finished)
 
 
-def _largest(totals: Scores, count: int) -> list[tuple[float, int, int]]:
-    """The `count` largest entries as (value, row, column), largest first; the lower index wins a tie."""
-    rows, vocab = totals.shape
-    flat = totals.ravel()
-    if count < flat.size:
-        # All at or above the count-th value: ties are settled by index, not by the partition.
-        chosen = np.flatnonzero(flat >= np.partition(flat, flat.size - count)[flat.size - count])
-    else:
-        chosen = np.arange(rows * vocab)
-    ranked = heapq.nsmallest(count, ((-float(flat[i]), int(i)) for i in chosen))
-    return [(-negative, *divmod(i, vocab)) for negative, i in ranked]
-
-
 class Sample:
     """Independent draws at a temperature from the nucleus of probability `top_p`.
 
@@ -206,25 +182,25 @@ class Sample:
         self._logprobs = [0.0] * count
         self._running = list(range(count))
 
-    def advance(self, logits: Logits) -> list[Continuation]:
+    def advance(self, scores: Scores) -> list[Continuation]:
         """Take one step. The first draws every completion from the prompt's one row."""
-        logprobs = log_softmax(logits)
         first = not self._token_ids[0]
         continuations: list[Continuation] = []
         running: list[int] = []
         for i, index in enumerate(self._running):
             row = 0 if first else i
+            logprobs = scores.all(row)
             token_ids = self._token_ids[index]
-            token = self._draw(logprobs[row], index, step=len(token_ids))
+            token = self._draw(logprobs, index, step=len(token_ids))
             token_ids.append(token)
-            self._logprobs[index] += float(logprobs[row, token])
+            self._logprobs[index] += float(logprobs[token])
             if token != self._end_id and len(token_ids) < self._request.max_tokens:
                 running.append(index)
                 continuations.append((row, token))
         self._running = running
         return continuations
 
-    def _draw(self, logprobs: Scores, index: int, *, step: int) -> int:
+    def _draw(self, logprobs: npt.NDArray[np.float64], index: int, *, step: int) -> int:
         bits = np.random.Philox(key=(self._request.seed & MASK_64) | index << 64, counter=step)
         uniform = np.random.Generator(bits).random()
         heat = logprobs / self._request.temperature

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.engines.base import Generation, GenerationRequest
-from app.engines.decoding import make_decoder, rows_needed
+from app.engines.decoding import candidates, make_decoder, rows_needed
 from app.engines.text import completions_of, encode_prompt, read_tokenizer
 from app.engines.worker import Worker
 from app.errors import CheckpointError, EngineFailedError, EngineUnavailableError
@@ -166,5 +166,9 @@ class EmbeddedEngine:
         from app.engines.onnx_backend import OnnxBackend  # noqa: PLC0415
 
         return OnnxBackend(
-            self._dir, threads=self._threads, slots=self._max_batch, max_tokens=self._max_model_tokens
+            self._dir,
+            threads=self._threads,
+            slots=self._max_batch,
+            max_tokens=self._max_model_tokens,
+            best=candidates(self._beam_width),
         )

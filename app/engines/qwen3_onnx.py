@@ -7,7 +7,8 @@ One graph serves both phases. Shapes: B rows, S new tokens a row, C the cache's 
          total_length    []     int32    the largest of them, plus one
          last            [B, 1] int64    which of the S tokens is the row's last; the rest is padding
          past_{i}_key, past_{i}_value        [B, kv_heads, C, head_dim] float32
-    out  logits          [B, vocab] float32, after each row's last token
+    out  logprobs        [B, vocab] float32, natural, of what follows each row's last token
+         best, best_ids  [B, k] float32, int64: the largest of these; the lower id first among equals
          present_{i}_key, present_{i}_value  as past; bind both to one buffer and only S tokens are written
 
 Two phases are legal: prompts (every cache empty, rows padded on the right to S tokens) and one decode step
@@ -32,13 +33,26 @@ CONTRIB = "com.microsoft"
 OPSET = 21
 
 
-def build_graph(config: Qwen3Config, weights: dict[str, Array], *, max_tokens: int) -> bytes:
-    """Serialise the graph with its weights; `max_tokens` is the longest position it will see.
+def build_graph(
+    config: Qwen3Config, weights: dict[str, Array], *, max_tokens: int, best: int
+) -> tuple[bytes, dict[str, Array]]:
+    """The graph, serialised, and the tensors it names as external data, contiguous.
 
-    Raises `CheckpointError` where a weight is missing.
+    Weights stay outside because protobuf copies what it holds several times, with the interpreter's lock
+    held: while a server loads another checkpoint, its requests would wait for that.
+
+    Args:
+        config: the sizes.
+        weights: by their names in `model.safetensors`.
+        max_tokens: the longest position it will see.
+        best: k, at most the vocabulary.
+
+    Raises:
+        CheckpointError: a weight is missing.
     """
     try:
-        return _Graph(config, weights, max_tokens).serialise()
+        graph = _Graph(config, weights, max_tokens, best)
+        return graph.serialise(), graph.external
     except KeyError as error:
         raise CheckpointError(f"model.safetensors: {error} is missing") from error
 
@@ -46,20 +60,35 @@ def build_graph(config: Qwen3Config, weights: dict[str, Array], *, max_tokens: i
 class _Graph:
     """Appends nodes; each method returns the name of what it computes."""
 
-    def __init__(self, config: Qwen3Config, weights: dict[str, Array], max_tokens: int) -> None:
-        self.config, self.weights = config, weights
+    def __init__(self, config: Qwen3Config, weights: dict[str, Array], max_tokens: int, best: int) -> None:
+        self.config, self.weights, self.best = config, weights, best
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        self.external: dict[str, Array] = {}
         half = config.head_dim // 2
         frequency = 1.0 / config.rope_theta ** (np.arange(half, dtype=np.float32) / half)
         angle = np.arange(max_tokens, dtype=np.float32)[:, None] * frequency.astype(np.float32)
-        self.constant("cos", np.cos(angle))
-        self.constant("sin", np.sin(angle))
+        self.weight("cos", np.cos(angle))
+        self.weight("sin", np.sin(angle))
         self.constant("split_heads", np.array([0, 0, -1, config.head_dim]))
         self.constant("join_heads", np.array([0, 0, -1]))
 
     def constant(self, name: str, value: npt.NDArray[Any]) -> str:
-        self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        """A tensor inside the graph: shapes are inferred from it."""
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def weight(self, name: str, value: Array) -> str:
+        """A tensor outside the graph."""
+        self.external[name] = np.ascontiguousarray(value)
+        tensor = TensorProto(
+            name=name,
+            data_type=TensorProto.FLOAT,
+            dims=value.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        tensor.external_data.add(key="location", value="weights")  # never opened: the session is given them
+        self.initializers.append(tensor)
         return name
 
     def node(self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attrs: Any) -> str:
@@ -69,11 +98,11 @@ class _Graph:
     def linear(self, x: str, out: str, *names: str) -> str:
         """One product for all the weights that read the same input: [.., in] x [in, sum of outs]."""
         joined = np.concatenate([self.weights[name] for name in names])
-        return self.node("MatMul", [x, self.constant(f"{out}_weight", joined.T)], [out])
+        return self.node("MatMul", [x, self.weight(f"{out}_weight", joined.T)], [out])
 
     def norm(self, x: str, skip: str | None, out: str, weight: str) -> tuple[str, str]:
         """RMSNorm of x + skip; returns (normalised, sum)."""
-        scale, eps = self.constant(f"{out}_scale", self.weights[weight]), self.config.rms_norm_eps
+        scale, eps = self.weight(f"{out}_scale", self.weights[weight]), self.config.rms_norm_eps
         if skip is None:
             return self.node("SimplifiedLayerNormalization", [x, scale], [out], axis=-1, epsilon=eps), x
         outputs = [out, "", "", f"{out}_sum"]
@@ -121,7 +150,7 @@ class _Graph:
 
     def serialise(self) -> bytes:
         config = self.config
-        embedding = self.constant("embedding", self.weights["model.embed_tokens.weight"])
+        embedding = self.weight("embedding", self.weights["model.embed_tokens.weight"])
         residual = self.node("Gather", [embedding, "input_ids"], ["embedded"])
         branch: str | None = None
         for i in range(config.num_hidden_layers):
@@ -134,7 +163,11 @@ class _Graph:
         x, _ = self.norm(residual, branch, "norm", "model.norm.weight")
         last = self.node("GatherND", [x, "last"], ["last_hidden"], batch_dims=1)
         head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
-        self.linear(last, "logits", head)
+        logits = self.linear(last, "logits", head)
+        logprobs = self.node("LogSoftmax", [logits], ["logprobs"], axis=-1)
+        self.node(
+            "TopK", [logprobs, self.constant("k", np.array([self.best]))], ["best", "best_ids"], axis=-1
+        )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         # The IR version is the lowest that has this opset, so that older runtimes still load it.
         model = helper.make_model(self.graph(), opset_imports=opsets, ir_version=10)
@@ -153,7 +186,9 @@ class _Graph:
             *(helper.make_tensor_value_info(f"past_{name}", TensorProto.FLOAT, cache) for name in layers),
         ]
         outputs = [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", config.vocab_size]),
+            helper.make_tensor_value_info("logprobs", TensorProto.FLOAT, ["rows", config.vocab_size]),
+            helper.make_tensor_value_info("best", TensorProto.FLOAT, ["rows", self.best]),
+            helper.make_tensor_value_info("best_ids", TensorProto.INT64, ["rows", self.best]),
             *(helper.make_tensor_value_info(f"present_{name}", TensorProto.FLOAT, cache) for name in layers),
         ]
         return helper.make_graph(self.nodes, "qwen3", inputs, outputs, self.initializers)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from app.engines.memory import map_big_blocks
 from app.errors import CorewriteError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Remember the loop on which to drain."""
         self._loop = asyncio.get_running_loop()
+        map_big_blocks()
         await super().startup(sockets=sockets)
         # What has been loaded stays: full collections need not look at it again, at the cost of a request.
         gc.collect()

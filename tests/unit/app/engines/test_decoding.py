@@ -4,9 +4,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scored import log_softmax, scored
 
 from app.engines.base import GenerationRequest
-from app.engines.decoding import Beam, Decoder, Greedy, Hypothesis, Sample, log_softmax, make_decoder
+from app.engines.decoding import Beam, Decoder, Greedy, Hypothesis, Sample, make_decoder
 
 VOCAB, END = 5, 0
 
@@ -21,10 +22,10 @@ def table(seed: int, steps: int) -> dict[tuple[int, ...], np.ndarray]:
     }
 
 
-def decode(decoder: Decoder, model: dict[tuple[int, ...], np.ndarray]) -> list[Hypothesis]:
+def decode(decoder: Decoder, model: dict[tuple[int, ...], np.ndarray], best: int = 3) -> list[Hypothesis]:
     rows: list[tuple[int, ...]] = [()]
     while rows:
-        continued = decoder.advance(np.stack([model[row] for row in rows]))
+        continued = decoder.advance(scored(np.stack([model[row] for row in rows]), best=best))
         rows = [(*rows[row], token) for row, token in continued]
     return decoder.results()
 
@@ -108,9 +109,19 @@ def test_the_best_tokens_of_each_row_are_all_a_beam_needs(seed: int) -> None:
         logits = [model[row] for row in rows]
         found = [
             {int(token): float(row[token]) for token in np.argsort(-row)[: sparse.candidates]}
-            for row in map(log_softmax, logits)
+            for row in scored(np.stack(logits)).logprobs
         ]
         continued = sparse.advance_sparse(found)
-        assert continued == dense.advance(np.stack(logits))
+        assert continued == dense.advance(scored(np.stack(logits)))
         rows = [(*rows[row], token) for row, token in continued]
     assert sparse.results() == dense.results()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_how_many_were_found_beforehand_changes_no_answer(seed: int) -> None:
+    model = table(seed, 4)
+
+    def answer(best: int) -> list[Hypothesis]:
+        return decode(Beam(width=2, best=2, end_id=END, max_tokens=4), model, best)
+
+    assert answer(1) == answer(4) == answer(VOCAB)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.engines.batch import Backend
-    from app.engines.decoding import Logits
+    from app.engines.scores import Scores
     from tests.unit.app.engines.conftest import Reference
 
 T = TypeVar("T")
@@ -246,12 +246,12 @@ class Gate:
         self.breaks_at: set[int] = set()
         self.breaks_with: type[BaseException] = RuntimeError
 
-    def prefill(self, first_slot: int, prompts: Sequence[Sequence[int]]) -> Logits:
+    def prefill(self, first_slot: int, prompts: Sequence[Sequence[int]]) -> Scores:
         if any(len(prompt) in self.broken_prompts for prompt in prompts):
             raise RuntimeError("a broken prompt")
         return self._backend.prefill(first_slot, prompts)
 
-    def decode(self, token_ids: Sequence[int], lengths: Sequence[int]) -> Logits:
+    def decode(self, token_ids: Sequence[int], lengths: Sequence[int]) -> Scores:
         time.sleep(STEP_S)
         self.rows.append(len(token_ids))
         if len(self.rows) in self.breaks_at:
@@ -418,3 +418,20 @@ def test_the_event_loop_stays_free(engine: EmbeddedEngine, prompts: list[str]) -
         return turns
 
     assert run(engine, work) > len(prompts)
+
+
+def test_a_prompt_of_one_token_and_a_step_of_one_row_do_not_disturb_each_other(checkpoint_dir: Path) -> None:
+    """Both are runs of one row and one token, over the same buffers."""
+
+    def best(prompts: list[list[int]]) -> list[list[int]]:
+        backend = OnnxBackend(checkpoint_dir, threads=1, slots=4, max_tokens=128)
+        found = []
+        for prompt in prompts:
+            backend.prefill(0, [prompt])
+            scores = backend.decode([7], [len(prompt)])
+            found.append([token for token, _ in scores.top(0, 8)])
+        return found
+
+    prompts = [[3], [3, 4, 5, 6], [5], [6, 5]]
+    assert best(prompts) == [best([prompt])[0] for prompt in prompts]
+    assert len({tuple(row) for row in best(prompts)}) == len(prompts)

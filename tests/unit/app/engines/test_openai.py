@@ -17,13 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ports import free_port
+from scored import log_softmax, scored
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from app.contracts.prompt import END
 from app.engines.base import GenerationRequest
-from app.engines.decoding import Beam, Greedy, Hypothesis, log_softmax, make_decoder, spread
+from app.engines.decoding import Beam, Greedy, Hypothesis, make_decoder, spread
 from app.engines.openai import NEUTRAL, OpenaiEngine
 from app.engines.openai_wire import mapped, refusal
 from app.errors import EngineBusyError, EngineFailedError, EngineUnavailableError, InputTooLongError
@@ -45,7 +46,7 @@ def expected(prompt: list[int], request: GenerationRequest, model: int) -> list[
     assert isinstance(decoder, Beam | Greedy)
     rows = [prompt]
     while rows:
-        continuations = decoder.advance(np.concatenate([logits(row, model) for row in rows]))
+        continuations = decoder.advance(scored(np.concatenate([logits(row, model) for row in rows])))
         rows = [[*rows[row], token] for row, token in continuations]
     return decoder.results()
 
