@@ -9,6 +9,7 @@ CorewriteError                      base; `code` is the wire word, `status` the 
 ├── CheckpointError        500      a checkpoint cannot be used; the message says which file and why
 │   ├── UnknownCheckpointError 404  no such checkpoint
 │   └── ProofError                  an engine does not compute what the checkpoint's trainer recorded
+├── RelevanceError         (never reaches a client: the stage it was for stays neutral)
 ├── ActivationError        409      a checkpoint was not activated: the one before serves on
 └── EngineError            (never reaches a client: it becomes a `Reason` and the original query)
     ├── InputTooLongError
@@ -70,6 +71,10 @@ class UnknownCheckpointError(CheckpointError):
 
 class ProofError(CheckpointError):
     """An engine does not compute what the checkpoint's trainer recorded."""
+
+
+class RelevanceError(CorewriteError):
+    """The relevance model cannot answer; the message says why."""
 
 
 class ActivationError(CorewriteError):

@@ -39,13 +39,33 @@ def phi(score: float | None, geometric_mean: float | None, weight: float, clip: 
     Raises:
         ValueError: `clip` is not a finite number >= 1. That is a wrong setting, not a doubtful rewrite.
     """
-    if not (math.isfinite(clip) and clip >= 1.0):
-        raise ValueError(f"clip must be a finite number >= 1, not {clip!r}")
-    if not (_usable(score) and _usable(geometric_mean) and _usable(weight)):
-        return 1.0
-    bound = math.log(clip)
-    exponent = weight * (math.log(score) - math.log(geometric_mean))
-    return min(max(math.exp(min(max(exponent, -bound), bound)), 1.0 / clip), clip)
+    return _bounded(_exponent(score, geometric_mean, weight), clip)
+
+
+def factors(scores: Sequence[Sequence[float | None]], weights: Sequence[float], clip: float) -> list[float]:
+    """Return φ(d) = clip(Π_i (s(y_i, d) / gm(y_i)) ** b_i, 1/clip, clip) of every candidate.
+
+    Several rewrites together move a candidate no further than one may.
+
+    Args:
+        scores: per rewrite, s(y_i, d) of each candidate, in (0, 1]; one that is not usable is neutral.
+        weights: b_i per rewrite; one that is not positive and finite leaves its rewrite out.
+        clip: c >= 1, the largest factor.
+
+    Raises:
+        ValueError: there is no rewrite, they differ in their number of candidates or are not as many as
+            weights, or `clip` is not a finite number >= 1.
+    """
+    if not scores or len(scores) != len(weights) or len({len(row) for row in scores}) > 1:
+        raise ValueError("need a rewrite, one weight for each, and a score of each for every candidate")
+    means = [geometric_mean(row) for row in scores]
+    rewrites = list(zip(means, weights, strict=True))
+    return [
+        _bounded(
+            math.fsum(_exponent(s, mean, b) for s, (mean, b) in zip(column, rewrites, strict=True)), clip
+        )
+        for column in zip(*scores, strict=True)
+    ]
 
 
 def geometric_mean(scores: Iterable[float | None]) -> float | None:
@@ -178,6 +198,19 @@ def recall_weight(
     if not _usable(confidence):
         return 0.0
     return float(ceiling * min(confidence, 1.0) ** sharpness)
+
+
+def _exponent(score: float | None, geometric_mean: float | None, weight: float) -> float:
+    if not (_usable(score) and _usable(geometric_mean) and _usable(weight)):
+        return 0.0
+    return weight * (math.log(score) - math.log(geometric_mean))
+
+
+def _bounded(exponent: float, clip: float) -> float:
+    if not (math.isfinite(clip) and clip >= 1.0):
+        raise ValueError(f"clip must be a finite number >= 1, not {clip!r}")
+    bound = math.log(clip)
+    return min(max(math.exp(min(max(exponent, -bound), bound)), 1.0 / clip), clip)
 
 
 def _check(rankings: Sequence[object], weights: Sequence[float]) -> None:
