@@ -102,6 +102,8 @@ class Drill:
 def serve(folder: Path, first: Checkpoint, port: int, **settings: object) -> subprocess.Popen[bytes]:
     """Start a server over the checkpoints in `folder`."""
     environment = os.environ | {
+        # GB; by itself vLLM on a CPU takes what memory there is, and two of them stand side by side here.
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
         "REWRITE_CHECKPOINT": str(first.path),
         "REWRITE_CHECKPOINTS": str(folder),
         "REWRITE_ADMIN_TOKEN": TOKEN,
