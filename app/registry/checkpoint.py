@@ -37,7 +37,7 @@ class Checkpoint:
     def verify(self) -> None:
         """Read all files again; raises CheckpointError unless they are the manifest's."""
         for name, entry in self.manifest.files.items():
-            _verify(self.path / name, entry)
+            verify_file(self.path / name, entry)
 
     @property
     def golden(self) -> tuple[GoldenPrompt, ...]:
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if name not in manifest.files:
             raise CheckpointError(f"{path / MANIFEST_NAME}: lists no {name}")
     for name, entry in manifest.files.items():
-        _verify(path / name, entry)
+        verify_file(path / name, entry)
     if manifest.prompt_version != PROMPT_VERSION:
         raise CheckpointError(
             f"{path}: trained for prompt version {manifest.prompt_version}, "
@@ -103,7 +103,8 @@ def _read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def _verify(file: Path, entry: FileEntry) -> None:
+def verify_file(file: Path, entry: FileEntry) -> None:
+    """Raise CheckpointError unless `file` is the plain file that the manifest's entry describes."""
     if file.is_symlink():
         raise CheckpointError(f"{file}: a symbolic link; a checkpoint holds plain files only")
     if not file.is_file():

@@ -1,0 +1,109 @@
+"""A head of an ONNX graph: rows in, one array out. The graph is held to what the manifest says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from app.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from app.relevance.base import Floats
+    from app.relevance.manifest import Head
+    from app.relevance.texts import Row
+
+INTEGER, FLOAT = "tensor(int64)", "tensor(float)"
+RANKS = {"embedding": 2, "score": 1}
+
+
+def open_session(file: Path, *, threads: int, provider: str) -> ort.InferenceSession:
+    """Load a graph.
+
+    Args:
+        file: the ONNX file.
+        threads: of one run.
+        provider: ONNX Runtime's name, CPUExecutionProvider or CUDAExecutionProvider.
+
+    Raises:
+        CheckpointError: it is no graph this runtime can load, or the provider is not there.
+    """
+    if provider not in ort.get_available_providers():
+        raise CheckpointError(
+            f"{provider} is not in this onnxruntime, which has {', '.join(ort.get_available_providers())}; "
+            "for CUDA install onnxruntime-gpu"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads may spin within a run, not between runs: an idle model must not burn a core.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(file), options, providers=[provider])
+    except Exception as error:  # the runtime's errors share no class
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+class GraphHead:
+    """Runs one head. Thread-safe."""
+
+    def __init__(self, session: ort.InferenceSession, head: Head, *, kind: str, image_dim: int) -> None:
+        self._session, self._head, self._image_dim = session, head, image_dim
+        self._check(kind)
+
+    def run(self, rows: Sequence[Row]) -> Floats:
+        """Pad the rows to the longest and run them: [rows, dim] or [rows]."""
+        width = max(len(row.ids) for row in rows)
+        ids, mask, types = (np.zeros((len(rows), width), np.int64) for _ in range(3))
+        for place, row in enumerate(rows):
+            length = len(row.ids)
+            ids[place, :length] = row.ids
+            mask[place, :length] = 1
+            types[place, :length] = row.types
+        feeds: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        if "image" in self._head.inputs:
+            image = np.zeros((len(rows), self._image_dim), np.float32)
+            for place, row in enumerate(rows):
+                if row.image is not None:
+                    image[place] = row.image
+            feeds["image"] = image
+        named = {name: feeds[role] for role, name in self._head.inputs.items()}
+        (found,) = self._session.run([self._head.output], named)
+        return np.asarray(found, np.float32)
+
+    def _check(self, kind: str) -> None:
+        """Hold the graph to the manifest; raises CheckpointError that says what is missing."""
+        where = f"{self._head.file}, head {kind!r}"
+        inputs = {one.name: one for one in self._session.get_inputs()}
+        described = {name: role for role, name in self._head.inputs.items()}
+        if unknown := sorted(inputs.keys() - described.keys()):
+            raise CheckpointError(f"{where}: the manifest does not say what the input {unknown[0]!r} is")
+        if absent := sorted(described.keys() - inputs.keys()):
+            raise CheckpointError(
+                f"{where}: the graph has no input {absent[0]!r}, it has {', '.join(sorted(inputs))}"
+            )
+        for name, role in described.items():
+            wanted = FLOAT if role == "image" else INTEGER
+            if inputs[name].type != wanted:
+                raise CheckpointError(f"{where}: the input {name!r} is a {inputs[name].type}, not a {wanted}")
+            if role == "image" and inputs[name].shape[-1] not in (self._image_dim, None):
+                raise CheckpointError(
+                    f"{where}: the input {name!r} takes {inputs[name].shape[-1]} floats, image_dim says "
+                    f"{self._image_dim}"
+                )
+        outputs = {one.name: one for one in self._session.get_outputs()}
+        if self._head.output not in outputs:
+            raise CheckpointError(
+                f"{where}: the graph has no output {self._head.output!r}, it has {', '.join(sorted(outputs))}"
+            )
+        found = outputs[self._head.output]
+        if found.type != FLOAT or len(found.shape) not in (RANKS[kind], 2):
+            raise CheckpointError(
+                f"{where}: the output {found.name!r} is a {found.type} of shape {found.shape}; "
+                f"{'[rows, dim]' if kind == 'embedding' else '[rows] or [rows, 1]'} of float is needed"
+            )

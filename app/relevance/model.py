@@ -1,0 +1,137 @@
+"""The relevance model of a folder, on ONNX Runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.contracts.manifest import MANIFEST_NAME
+from app.errors import CheckpointError, RelevanceError
+from app.registry.checkpoint import MAX_MANIFEST_BYTES, verify_file
+from app.relevance.batching import Batcher
+from app.relevance.graph import GraphHead, open_session
+from app.relevance.manifest import RelevanceManifest
+from app.relevance.texts import Texts
+from app.rewrite.cache import LruCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from app.relevance.base import Content, Floats
+    from app.relevance.manifest import Head
+    from app.relevance.texts import Row
+
+
+class OnnxRelevance:
+    """A `Relevance` over the folder `path`; its files are the manifest's, or it is refused.
+
+    Embeddings of documents are remembered, for the same documents are candidates of many queries.
+
+    Args:
+        path: a folder with `manifest.json`.
+        threads: of one run; runs follow one another.
+        provider: ONNX Runtime's name of where to compute.
+        max_rows: rows that may wait; a caller beyond that is refused.
+        max_known: document embeddings to remember; each takes 4 bytes a dimension and its text.
+
+    Raises:
+        CheckpointError: a file is missing or altered, or a graph is not what the manifest says; the message
+            says what is missing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        provider: str = "CPUExecutionProvider",
+        max_rows: int = 4096,
+        max_known: int = 10_000,
+    ) -> None:
+        self.manifest = read_manifest(path)
+        sessions = {
+            file: open_session(path / file, threads=threads, provider=provider)
+            for file in {head.file for head in (self.manifest.embedding, self.manifest.score) if head}
+        }
+        self._heads = {
+            kind: GraphHead(sessions[head.file], head, kind=kind, image_dim=self.manifest.image_dim)
+            for kind, head in (("embedding", self.manifest.embedding), ("score", self.manifest.score))
+            if head is not None
+        }
+        self._texts = Texts(path / self.manifest.tokenizer)
+        self._known: LruCache[Content, Floats] = LruCache(
+            max_entries=max_known, ttl_s=float("inf"), clock=lambda: 0.0
+        )
+        self._batcher = Batcher(max_rows=max_rows)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over what its numbers are a function of."""
+        return self.manifest.digest
+
+    @property
+    def image_dim(self) -> int:
+        """Floats of an image embedding; 0 where the model reads none."""
+        return self.manifest.image_dim
+
+    async def embed_queries(self, texts: Sequence[str]) -> Floats:
+        """See `Relevance.embed_queries`."""
+        head = self._head("embedding", self.manifest.embedding)
+        return await self._run("embedding", lambda: self._texts.queries(texts, head), len(texts))
+
+    async def embed_documents(self, documents: Sequence[Content]) -> Floats:
+        """See `Relevance.embed_documents`."""
+        head = self._head("embedding", self.manifest.embedding)
+        known = {document: self._known.get(document) for document in dict.fromkeys(documents)}
+        new = [document for document, vector in known.items() if vector is None]
+        if new:
+            found = await self._run("embedding", lambda: self._texts.documents(new, head), len(new))
+            for document, vector in zip(new, found, strict=True):
+                self._known.put(document, vector)
+                known[document] = vector
+        return np.array([known[document] for document in documents], np.float32)
+
+    def similarity(self, query: Floats, documents: Floats) -> list[float]:
+        """See `Relevance.similarity`."""
+        head = self._head("embedding", self.manifest.embedding)
+        return [head.calibration.read(float(cosine)) for cosine in documents @ query]
+
+    async def score(self, query: str, documents: Sequence[Content]) -> list[float]:
+        """See `Relevance.score`."""
+        head = self._head("score", self.manifest.score)
+        found = await self._run("score", lambda: self._texts.pairs(query, documents, head), len(documents))
+        return [head.calibration.read(float(raw)) for raw in found.reshape(len(documents))]
+
+    async def close(self) -> None:
+        """End the thread; whoever waits gets a RelevanceError."""
+        await asyncio.to_thread(self._batcher.close)
+
+    async def _run(self, kind: str, make_rows: Callable[[], list[Row]], size: int) -> Floats:
+        if size == 0:
+            return np.zeros((0, 0), np.float32)
+        return await self._batcher.run(self._heads[kind], make_rows, size)
+
+    def _head(self, kind: str, head: Head | None) -> Head:
+        if head is None:
+            raise RelevanceError(f"{self.manifest.model_id} has no head for {kind}")
+        return head
+
+
+def read_manifest(path: Path) -> RelevanceManifest:
+    """Read the folder's manifest and verify its files. Raises CheckpointError."""
+    file = path / MANIFEST_NAME
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; is {path} the folder of a relevance model?")
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise CheckpointError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        manifest = RelevanceManifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    for name, entry in manifest.files.items():
+        verify_file(path / name, entry)
+    return manifest

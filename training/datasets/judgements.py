@@ -1,0 +1,231 @@
+"""What the relevance model learns from: a query, a document that answers it, and some that only look like it.
+
+    concepts   ESCO surface forms of one concept answer one another
+    clicks     a title -> the surface forms that people who use it look for (`labels_train.tsv` alone)
+    products   words of a product's own title and attributes -> the product
+    fashion    colour, article and gender -> an item with its image; titles mostly without their colour
+
+No qrel is opened, and of O*NET's titles only those of the occupations in `labels_train.tsv`: a deployed
+ranker knows its own click log and no more. What SFT holds out of these (`JobSplit.seen`, `.unseen`) is held
+out here, and of the fashion items those that follow-ups hold out.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import numpy as np
+
+from app.relevance.base import Content
+from training.datasets.beir import read_corpus
+from training.datasets.examples import read_tsv
+from training.datasets.followups import FashionItem, Side, read_items
+from training.datasets.jobs import read_jobs
+from training.retrieval import Bm25Retriever, Floats, cached_embeddings, tokens
+
+NEGATIVES = 3
+NEIGHBOURS = 96
+"""Hard negatives are drawn from so many of the nearest documents, without those that are relevant."""
+
+COLOURLESS_RATIO = 0.7
+_BLOCK = 512  # bounds the similarity matrix: 512 x 34,000 float32 is 70 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A query, a relevant document, and NEGATIVES others; `answers` names what else may answer the query.
+
+    Two judgements of the same `answers` must not take one another's documents for negatives.
+    """
+
+    query: str
+    relevant: Content
+    others: tuple[Content, ...]
+    answers: str
+
+
+class Judgements(Protocol):
+    """An endless supply, a pure function of the generator's state."""
+
+    def draw(self, rng: Random) -> Judgement:
+        """Draw one."""
+
+
+class Concepts:
+    """Surface forms of one concept; the nearest forms of other concepts are the negatives.
+
+    One concept in twenty, by a hash of its id, is held out: those alone, or all others, are drawn.
+    """
+
+    def __init__(self, folder: Path, *, held_out: bool = False) -> None:
+        self.documents = read_corpus(folder / "corpus.jsonl")
+        self.embeddings = cached_embeddings([document.content for document in self.documents])
+        self.concept = [str(document.fields["concept_id"]) for document in self.documents]
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for place, concept in enumerate(self.concept):
+            groups[concept].append(place)
+        self._groups = [
+            group
+            for concept, group in groups.items()
+            if len(group) > 1 and (zlib.crc32(concept.encode()) % 20 == 0) == held_out
+        ]
+        self._near = nearest(self.embeddings, self.embeddings)
+
+    def draw(self, rng: Random) -> Judgement:
+        """Two forms of a concept, each concept as often as another."""
+        group = rng.choice(self._groups)
+        query, relevant = rng.sample(group, 2)
+        return Judgement(
+            self.documents[query].content,
+            Content(self.documents[relevant].content),
+            self.unlike(group, self._near[query], rng),
+            self.concept[query],
+        )
+
+    def unlike(self, relevant: Iterable[int], near: Sequence[int], rng: Random) -> tuple[Content, ...]:
+        """NEGATIVES of the near documents, none with the text of a relevant one; at random where too few."""
+        texts = {self.documents[place].content.casefold() for place in relevant}
+        candidates = [*near, *(rng.randrange(len(self.documents)) for _ in range(2 * NEGATIVES))]
+        kept = [
+            content
+            for place in candidates
+            if (content := self.documents[place].content).casefold() not in texts
+        ]
+        kept = kept[: max(NEGATIVES, len(kept) - 2 * NEGATIVES)]
+        return tuple(Content(text) for text in rng.sample(kept, NEGATIVES))
+
+
+class Clicks:
+    """Titles of the click log and the forms that were clicked; neighbours nobody clicked are negatives."""
+
+    def __init__(self, folder: Path, concepts: Concepts) -> None:
+        self._concepts = concepts
+        place = {document.doc_id: number for number, document in enumerate(concepts.documents)}
+        clicked: defaultdict[str, list[int]] = defaultdict(list)
+        for row in read_tsv(folder / "labels_train.tsv"):
+            clicked[row["onet_code"]].append(place[row["corpus-id"]])
+        # A title of several occupations is left out, as it is in the dev splits.
+        self._titles = [
+            (title, codes[0])
+            for title, codes in read_jobs(folder).train
+            if len(codes) == 1 and codes[0] in clicked
+        ]
+        self._clicked = clicked
+        near = nearest(cached_embeddings([title for title, _ in self._titles]), concepts.embeddings)
+        self._near = dict(zip([title for title, _ in self._titles], near, strict=True))
+
+    def draw(self, rng: Random) -> Judgement:
+        """A title and one of the forms clicked for it."""
+        title, code = rng.choice(self._titles)
+        clicked = self._clicked[code]
+        relevant = Content(self._concepts.documents[rng.choice(clicked)].content)
+        return Judgement(title, relevant, self._concepts.unlike(clicked, self._near[title], rng), code)
+
+
+class Products:
+    """Words of a product in any order; products that have some of them, not all, are the negatives."""
+
+    def __init__(self, folder: Path) -> None:
+        self._documents = read_corpus(folder / "corpus.jsonl")
+        self._place = {document.doc_id: place for place, document in enumerate(self._documents)}
+        self._bm25 = Bm25Retriever(self._documents)
+        self._words = [set(tokens(document.content)) for document in self._documents]
+
+    def draw(self, rng: Random) -> Judgement:
+        """One to three words of the title or of an attribute's value, sometimes after the brand."""
+        while True:
+            place = rng.randrange(len(self._documents))
+            document = self._documents[place]
+            values = [part.partition(":")[2] or part for part in document.text.split(";")]
+            source = tokens(document.title if rng.random() < 0.6 else rng.choice(values))  # noqa: PLR2004
+            words = [word for word in dict.fromkeys(source) if len(word) > 1]
+            if not words:
+                continue
+            query = rng.sample(words, min(len(words), rng.randint(1, 3)))
+            brand = str(document.fields.get("brand", "")).casefold()
+            if brand and brand not in query and rng.random() < 0.3:  # noqa: PLR2004
+                query.insert(0, brand)
+            wanted = set(tokens(" ".join(query)))
+            found = [
+                self._place[doc_id] for doc_id, _ in self._bm25.search([" ".join(query)], 2 * NEIGHBOURS)[0]
+            ]
+            near = [other for other in found if not wanted <= self._words[other]]
+            near += [
+                rng.randrange(len(self._documents)) for _ in range(NEGATIVES)
+            ]  # where words are all common
+            near = [other for other in near if not wanted <= self._words[other]]
+            if len(near) >= NEGATIVES:
+                break
+        return Judgement(
+            " ".join(query),
+            Content(document.content),
+            tuple(Content(self._documents[other].content) for other in rng.sample(near, NEGATIVES)),
+            " ".join(sorted(query)),
+        )
+
+
+class Fashion:
+    """What an item is, in words, and the item with its image; the like in other colours are the negatives."""
+
+    def __init__(
+        self, items: Iterable[FashionItem], images: Mapping[str, Sequence[float]], side: Side = "train"
+    ) -> None:
+        self._items = [item for item in items if item.side == side and item.item_id in images]
+        self._images = images
+        by_article: defaultdict[str, list[FashionItem]] = defaultdict(list)
+        for item in self._items:
+            by_article[item.attributes.article].append(item)
+        self._by_article = by_article
+
+    def draw(self, rng: Random) -> Judgement:
+        """Mostly colour and article, sometimes with whom it is for."""
+        while True:
+            item = rng.choice(self._items)
+            wanted = item.attributes
+            like = self._by_article[wanted.article]
+            others = [other for other in like if other.attributes.colour != wanted.colour]
+            if wanted.colour and len(others) >= NEGATIVES - 1:
+                break
+        words = [wanted.colour, wanted.article]
+        if wanted.gender and rng.random() < 0.3:  # noqa: PLR2004
+            words.insert(rng.randrange(3), wanted.gender)
+        elsewhere = rng.choice(self._items)
+        while elsewhere.attributes.article == wanted.article:
+            elsewhere = rng.choice(self._items)
+        negatives = [*rng.sample(others, NEGATIVES - 1), elsewhere]
+        return Judgement(
+            " ".join(words).casefold(),
+            self._content(item, rng),
+            tuple(self._content(other, rng) for other in negatives),
+            f"{wanted.colour} {wanted.article}",
+        )
+
+    def _content(self, item: FashionItem, rng: Random) -> Content:
+        title = without_colour(item) if rng.random() < COLOURLESS_RATIO else item.title
+        return Content(title, tuple(self._images[item.item_id]))
+
+
+def without_colour(item: FashionItem) -> str:
+    """The title without the words of its colour."""
+    colour = set(tokens(item.attributes.colour))
+    return " ".join(word for word in item.title.split() if not colour & set(tokens(word)))
+
+
+def read_fashion(folder: Path) -> list[FashionItem]:
+    """The items of the fashion folder. Raises DataError."""
+    return list(read_items(folder / "items.jsonl"))
+
+
+def nearest(queries: Floats, documents: Floats, count: int = NEIGHBOURS) -> list[list[int]]:
+    """The places of the `count` nearest documents of each query, by dot product, in no order."""
+    found: list[list[int]] = []
+    for start in range(0, len(queries), _BLOCK):
+        scores = queries[start : start + _BLOCK] @ documents.T
+        found += np.argpartition(-scores, count, axis=1)[:, :count].tolist()
+    return found

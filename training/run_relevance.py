@@ -1,0 +1,153 @@
+"""`corewrite train relevance`: from data to the folder of a relevance model.
+
+vision tower -> image embeddings -> training -> calibration on what was held out -> graph -> manifest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from app.contracts.manifest import MANIFEST_NAME
+from app.registry.checkpoint import describe_file
+from app.relevance.manifest import Calibration, Head, RelevanceManifest, Role
+from training.datasets.judgements import (
+    Clicks,
+    Concepts,
+    Fashion,
+    Judgement,
+    Judgements,
+    Products,
+    read_fashion,
+)
+from training.relevance import (
+    DOCUMENT_TOKENS,
+    QUERY_TOKENS,
+    Reader,
+    Recipe,
+    RelevanceModel,
+    train,
+)
+from training.relevance_onnx import build_graph
+from training.vision import IMAGE_DIM, Tower, embed_images, read_thumbnails, train_tower
+
+INPUTS: Mapping[Role, str] = {
+    "input_ids": "input_ids",
+    "attention_mask": "attention_mask",
+    "token_type_ids": "token_type_ids",
+    "image": "image",
+}
+CALIBRATION_DRAWS = 1500
+
+
+def run(data_dir: Path, run_dir: Path, out: Path, recipe: Recipe) -> None:
+    """Make the model in `run_dir` (or go on there) and write its folder to `out`."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    images = image_embeddings(data_dir / "fashion", run_dir)
+    items = read_fashion(data_dir / "fashion")
+    concepts = Concepts(data_dir / "jobs")
+    sources: dict[str, Judgements] = {
+        "concepts": concepts,
+        "clicks": Clicks(data_dir / "jobs", concepts),
+        "products": Products(data_dir / "products"),
+        "fashion": Fashion(items, images),
+    }
+    model, tokenizer = train(recipe, sources, run_dir)
+    held_out: dict[str, Judgements] = {
+        "concepts": Concepts(data_dir / "jobs", held_out=True),
+        "fashion": Fashion(items, images, "validation"),
+    }
+    rng = Random(recipe.seed)
+    judgements = [source.draw(rng) for source in held_out.values() for _ in range(CALIBRATION_DRAWS // 2)]
+    publish(model, tokenizer, judgements, out, facts={"recipe": asdict(recipe)})
+
+
+def publish(
+    model: RelevanceModel,
+    tokenizer: Tokenizer,
+    judgements: Sequence[Judgement],
+    out: Path,
+    *,
+    facts: Mapping[str, object],
+) -> RelevanceManifest:
+    """Calibrate both heads and write the folder of the model."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
+    (out / "model.onnx").write_bytes(build_graph(model))
+    cosines, logits, relevant = raw_scores(model, Reader(tokenizer), judgements)
+    sizes = {"max_query_tokens": QUERY_TOKENS, "max_document_tokens": DOCUMENT_TOKENS}
+    manifest = RelevanceManifest(
+        version=1,
+        model_id=out.name,
+        files={name: describe_file(out / name) for name in ("model.onnx", "tokenizer.json")},
+        image_dim=IMAGE_DIM,
+        embedding=Head(
+            file="model.onnx",
+            output="embedding",
+            inputs=INPUTS,
+            document_type=1,
+            calibration=calibrated(cosines, relevant),
+            **sizes,
+        ),
+        score=Head(
+            file="model.onnx",
+            output="logit",
+            inputs=INPUTS,
+            calibration=calibrated(logits, relevant),
+            **sizes,
+        ),
+        training=dict(facts),
+    )
+    (out / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+@torch.no_grad()
+def raw_scores(
+    model: RelevanceModel, reader: Reader, judgements: Sequence[Judgement]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Cosines, logits, and whether relevant (0 or 1), one each for every document of every judgement."""
+    cosines, logits, relevant = [], [], []
+    for judgement in judgements:
+        contents = [judgement.relevant, *judgement.others]
+        query = model.embed(reader.queries([judgement.query]))[0]
+        cosines += (model.embed(reader.documents(contents)) @ query).tolist()
+        logits += model.pair_logits(reader.pairs([(judgement.query, one) for one in contents])).tolist()
+        relevant += [1.0] + [0.0] * len(judgement.others)
+    return np.array(cosines), np.array(logits), np.array(relevant)
+
+
+def calibrated(raw: NDArray[np.float64], relevant: NDArray[np.float64]) -> Calibration:
+    """Platt's fit of s = sigmoid(scale * raw + shift)."""
+    from scipy.optimize import minimize  # noqa: PLC0415 - only here
+
+    def loss(theta: NDArray[np.float64]) -> float:
+        logit = theta[0] * raw + theta[1]
+        return float(np.mean(np.logaddexp(0.0, logit) - relevant * logit))
+
+    scale, shift = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
+    return Calibration(scale=float(scale), shift=float(shift))
+
+
+def image_embeddings(folder: Path, run_dir: Path) -> dict[str, tuple[float, ...]]:
+    """The tower's embeddings of all thumbnails, trained once for a run: item id -> IMAGE_DIM floats."""
+    items = read_fashion(folder)
+    ids = [item.item_id for item in items]
+    pixels = read_thumbnails(folder / "thumbs_60x80.zip", ids)
+    file = run_dir / "tower.pt"
+    tower = Tower().eval()
+    if file.exists():
+        tower.load_state_dict(torch.load(file, weights_only=True))
+    else:
+        tower = train_tower(items, pixels)
+        torch.save(tower.state_dict(), file)
+    return dict(zip(ids, map(tuple, embed_images(tower, pixels).tolist()), strict=True))

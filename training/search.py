@@ -1,0 +1,194 @@
+"""The staged reference stack: recall -> rawrank -> finerank, each taking the rewrites as the design says.
+
+    recall     BM25 and the bi-encoder, fused by reciprocal rank; a rewrite's run is added to the original's
+               at `recall_weight(confidence)`. The RECALLED best go on
+    rawrank    B = s(q, d) of the bi-encoder, times φ; the FINE best go on
+    finerank   B = s(q, d) of the cross-encoder, times the bi-encoder's, times φ
+
+φ comes from `app.contracts.fusion`, with b · confidence for the weight of a rewrite. What finerank does not
+reach follows in rawrank's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from app.contracts.fusion import factors, fuse_ranks, fuse_scores, recall_weight
+from app.relevance.base import Content, Floats, Relevance
+from training.datasets.beir import Document
+from training.evaluate import Rewrite
+from training.retrieval import CACHE, DEPTH, Bm25Retriever, Run, top
+
+RECALLED, FINE = 1000, 100
+EMBED_BLOCK = 1024
+STAGES = ("recall", "rawrank", "finerank")
+
+
+class Searches(Protocol):
+    """Lexical recall."""
+
+    def search(self, queries: Sequence[str], depth: int = DEPTH) -> list[Run]:
+        """Return one Run per query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one query asks of the stack.
+
+    Args:
+        query: the original.
+        rewrites: best first; none leaves the ranking as the original's, bit for bit.
+        stages: which of STAGES take the rewrites.
+        rawrank_weight, finerank_weight: b, of a rewrite that is certain.
+        max_factor: c.
+    """
+
+    query: str
+    rewrites: tuple[Rewrite, ...] = ()
+    stages: frozenset[str] = frozenset(STAGES)
+    rawrank_weight: float = 1.0
+    finerank_weight: float = 1.0
+    max_factor: float = 3.0
+
+    def used(self, stage: str) -> tuple[Rewrite, ...]:
+        """The rewrites a stage takes."""
+        return self.rewrites if stage in self.stages else ()
+
+
+class Stack:
+    """The three stages over one corpus. Scores of a text and a document are computed once."""
+
+    def __init__(
+        self, documents: Sequence[Document], bm25: Searches, relevance: Relevance, embeddings: Floats
+    ) -> None:
+        self._ids = [document.doc_id for document in documents]
+        self._place = {doc_id: place for place, doc_id in enumerate(self._ids)}
+        self._contents = [Content(document.content) for document in documents]
+        self._bm25, self._relevance, self._embeddings = bm25, relevance, embeddings
+        self._vectors: dict[str, Floats] = {}
+        self._runs: dict[str, tuple[Run, Run]] = {}
+        self._pairs: dict[tuple[str, int], float] = {}
+
+    @classmethod
+    async def over(
+        cls, documents: Sequence[Document], relevance: Relevance, cache_dir: Path = CACHE
+    ) -> Stack:
+        """Index `documents`; their embeddings are kept on disk under the model's digest."""
+        file = cache_dir / f"{_corpus_digest(documents, relevance)}.npy"
+        embeddings = _read(file)
+        if embeddings is None:
+            embeddings = await _embed_corpus(documents, relevance)
+            _write(file, embeddings)
+        return cls(documents, Bm25Retriever(documents), relevance, embeddings)
+
+    async def search(self, plans: Sequence[Plan]) -> list[list[str]]:
+        """Return the ranking of each plan: doc ids, best first, at most RECALLED."""
+        await self._know(text for plan in plans for text in _texts(plan))
+        return list(await asyncio.gather(*(self._search(plan) for plan in plans)))
+
+    async def _search(self, plan: Plan) -> list[str]:
+        candidates = self._recall(plan)
+        raw = self._rawrank(plan, candidates)
+        order = sorted(range(len(candidates)), key=lambda i: -raw[i][1])
+        best = [candidates[i] for i in order[:FINE]]
+        base = {candidates[i]: raw[i][0] for i in order[:FINE]}
+        fine = await self._finerank(plan, best, base)
+        ranked = sorted(range(len(best)), key=lambda i: -fine[i])
+        rest = [candidates[i] for i in order[FINE:]]
+        return [self._ids[place] for place in [*(best[i] for i in ranked), *rest]]
+
+    def _recall(self, plan: Plan) -> list[int]:
+        used = [rewrite for rewrite in plan.used("recall") if recall_weight(rewrite.confidence) > 0]
+        texts = [plan.query, *(rewrite.text for rewrite in used)]
+        weights = [1.0, *(recall_weight(rewrite.confidence) for rewrite in used)]
+        fused = []
+        for retriever in (0, 1):
+            runs = [self._runs[text][retriever] for text in texts]
+            missing = [run[-1][1] if len(run) >= DEPTH else 0.0 for run in runs]
+            fused.append([doc_id for doc_id, _ in fuse_scores(runs, weights, missing)])
+        hybrid = fuse_ranks(fused, (1.0, 1.0))[:RECALLED]
+        return [self._place[doc_id] for doc_id, _ in hybrid]
+
+    def _rawrank(self, plan: Plan, candidates: list[int]) -> list[tuple[float, float]]:
+        """For each candidate the original's score, and that times φ."""
+        vectors = self._embeddings[candidates]
+        base = self._relevance.similarity(self._vectors[plan.query], vectors)
+        rows = [
+            self._relevance.similarity(self._vectors[rewrite.text], vectors)
+            for rewrite in plan.used("rawrank")
+        ]
+        phi = _phi(rows, plan.used("rawrank"), plan.rawrank_weight, plan.max_factor, len(candidates))
+        return [(score, score * factor) for score, factor in zip(base, phi, strict=True)]
+
+    async def _finerank(self, plan: Plan, candidates: list[int], base: dict[int, float]) -> list[float]:
+        used = plan.used("finerank")
+        own, *rows = await asyncio.gather(
+            *(self._score(text, candidates) for text in (plan.query, *(rewrite.text for rewrite in used)))
+        )
+        phi = _phi(rows, used, plan.finerank_weight, plan.max_factor, len(candidates))
+        return [
+            score * base[place] * factor for score, place, factor in zip(own, candidates, phi, strict=True)
+        ]
+
+    async def _score(self, text: str, candidates: list[int]) -> list[float]:
+        new = [place for place in candidates if (text, place) not in self._pairs]
+        found = await self._relevance.score(text, [self._contents[place] for place in new])
+        self._pairs.update(((text, place), score) for place, score in zip(new, found, strict=True))
+        return [self._pairs[text, place] for place in candidates]
+
+    async def _know(self, texts: Iterable[str]) -> None:
+        """Embed the texts and search them, those that are new."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._runs]
+        if not new:
+            return
+        vectors = await self._relevance.embed_queries(new)
+        for text, vector, lexical in zip(new, vectors, self._bm25.search(new), strict=True):
+            self._vectors[text] = vector
+            self._runs[text] = (lexical, top(self._embeddings @ vector, self._ids, DEPTH))
+
+
+async def _embed_corpus(documents: Sequence[Document], relevance: Relevance) -> Floats:
+    parts = []
+    for start in range(0, len(documents), EMBED_BLOCK):
+        contents = [Content(document.content) for document in documents[start : start + EMBED_BLOCK]]
+        parts.append(await relevance.embed_documents(contents))
+    return np.concatenate(parts)
+
+
+def _corpus_digest(documents: Sequence[Document], relevance: Relevance) -> str:
+    """Of the model and every text: the file named by it can never be stale."""
+    digest = hashlib.sha256(relevance.digest.encode())
+    for document in documents:
+        digest.update(hashlib.sha256(document.content.encode()).digest())
+    return digest.hexdigest()[:32]
+
+
+def _read(file: Path) -> Floats | None:
+    return np.asarray(np.load(file), np.float32) if file.exists() else None
+
+
+def _write(file: Path, embeddings: Floats) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.stem}.{os.getpid()}.partial.npy")  # never leave half a file behind
+    np.save(partial, embeddings)
+    partial.replace(file)
+
+
+def _texts(plan: Plan) -> list[str]:
+    return [plan.query, *(rewrite.text for rewrite in plan.rewrites)]
+
+
+def _phi(
+    rows: Sequence[Sequence[float]], used: Sequence[Rewrite], weight: float, clip: float, count: int
+) -> list[float]:
+    if not rows:
+        return [1.0] * count
+    return factors(rows, [weight * rewrite.confidence for rewrite in used], clip)
