@@ -37,6 +37,15 @@ def add_evaluate(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="checkpoint folder of the rewriter (the one in the package)"
     )
+    parser.add_argument(
+        "--stages",
+        action="store_true",
+        help="measure the staged stack (recall, rawrank, finerank) in place of single retrievers",
+    )
+    parser.add_argument("--relevance", type=Path, help="folder of the relevance model, for --stages")
+    parser.add_argument(
+        "--only-judged", action="store_true", help="with --stages: rank judged documents alone"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="where to write the report as JSON")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="where to draw gain against coverage")
     parser.set_defaults(run=run_evaluate)
@@ -54,6 +63,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from training.retrieval import Rankings  # noqa: PLC0415
     from training.served import ServedRewriter  # noqa: PLC0415
 
+    if args.stages:
+        return _evaluate_stages(args)
     checkpoint = load_checkpoint(args.checkpoint or DEFAULT_CHECKPOINT)
     try:
         task = read_task(args.data, args.split, qrels=args.qrels)
@@ -84,6 +95,38 @@ def run_evaluate(args: argparse.Namespace) -> int:
         from training.curve import draw  # noqa: PLC0415
 
         draw(report.curve, args.plot)
+    return 0
+
+
+def _evaluate_stages(args: argparse.Namespace) -> int:
+    """Measure the staged stack; what was asked for is written as `run_evaluate` does."""
+    from app.registry.checkpoint import DEFAULT_CHECKPOINT  # noqa: PLC0415
+    from app.relevance.model import DEFAULT_RELEVANCE  # noqa: PLC0415
+    from training.datasets.beir import read_task  # noqa: PLC0415
+    from training.datasets.examples import DataError  # noqa: PLC0415
+    from training.datasets.typos import with_typos  # noqa: PLC0415
+    from training.evaluate import Report  # noqa: PLC0415
+    from training.evaluate_stages import measure_stages  # noqa: PLC0415
+    from training.served import ServedRewriter  # noqa: PLC0415
+
+    try:
+        task = read_task(args.data, args.split, qrels=args.qrels)
+    except DataError as error:
+        return _refuse(str(error))
+    if args.typos is not None:
+        task = task.with_queries(with_typos(task.queries, args.typos))
+    rows = measure_stages(
+        task,
+        ServedRewriter(args.checkpoint or DEFAULT_CHECKPOINT),
+        args.relevance or DEFAULT_RELEVANCE,
+        only_judged=args.only_judged,
+    )
+    report = Report(tuple(rows))
+    sys.stdout.write(as_table(report) + "\n")
+    if args.json:
+        about = {"data": args.data.resolve().name, "split": args.split, "typos": args.typos}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({**about, **report.as_json()}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

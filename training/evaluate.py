@@ -158,7 +158,7 @@ def evaluate(
             for arm, plans in arms.items()
         }
         rows += [
-            _row(retriever, arm, values[arm], values["none"], nearest=values.get("nearest")) for arm in arms
+            row(retriever, arm, values[arm], values["none"], nearest=values.get("nearest")) for arm in arms
         ]
         if rewriter is not None:
             anyway = [
@@ -262,14 +262,15 @@ def _fixed(name: str, queries: Sequence[Query], answers: Mapping[str, str]) -> d
     }
 
 
-def _row(
+def row(
     retriever: str,
     arm: str,
     values: Mapping[str, NDArray[np.float64]],
     none: Mapping[str, NDArray[np.float64]],
     *,
-    nearest: Mapping[str, NDArray[np.float64]] | None,
+    nearest: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Row:
+    """Return the row of an arm, from the values of its queries and of those it is compared with."""
     ndcg = bootstrap(values[NDCG])
     delta = bootstrap(values[NDCG] - none[NDCG])
     over = None if nearest is None else bootstrap(values[NDCG] - nearest[NDCG])

@@ -1,7 +1,8 @@
 """The relevance model: one encoder, two heads, made from all-MiniLM-L6-v2.
 
     embedding  mean over the tokens, length 1: rawrank's dot product      InfoNCE (van den Oord et al. 2018)
-    score      from the first token of query and document read together   cross-entropy over one relevant
+    score      query and document read together, the means over the tokens of either compared, as in
+               InferSent (Conneau et al. 2017), on top of their cosine: cross-entropy over one relevant
                document and the negatives, plus binary cross-entropy, which gives the scale its zero
 
 An image is one more token, projected from its embedding; without one it is masked, and nothing else changes.
@@ -30,10 +31,12 @@ from training.datasets.judgements import NEGATIVES, Judgement, Judgements
 from training.quantised import Mode, quantise_linears
 from training.vision import IMAGE_DIM
 
-QUERY_TOKENS, DOCUMENT_TOKENS = 32, 64
+QUERY_TOKENS, DOCUMENT_TOKENS = 32, 48
 TEMPERATURE = 0.05
 WATCHED = 16
 """Steps before those in 8 bits in which the ranges of activations are found."""
+
+COSINE_START = 10.0
 
 IMAGE_POSITION = 511
 """No text is that long: the position is free."""
@@ -41,7 +44,7 @@ IMAGE_POSITION = 511
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One training run. `mixture`: source -> share of the judgements.
+    """One training run. `mixture`: source -> share of the steps.
 
     The last `steps - float_steps` steps compute as if in 8 bits.
     """
@@ -64,7 +67,12 @@ class RelevanceModel(nn.Module):
         size = bert.config.hidden_size
         self.bert = bert
         self.image = nn.Linear(IMAGE_DIM, size)
-        self.score = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1))
+        last = nn.Linear(size, 1)
+        self.score = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), last)
+        # The cosine of both means tells much before anything is learned: the head starts from it. It is near
+        # 1 for most pairs at first.
+        self.cosine = nn.Parameter(torch.tensor(COSINE_START))
+        nn.init.constant_(last.bias, -COSINE_START)
         self.quantised = quantise_linears(self, inside=("bert.encoder.", "score.0"))
 
     def compute(self, mode: Mode) -> None:
@@ -82,20 +90,31 @@ class RelevanceModel(nn.Module):
         hidden: torch.Tensor = self.bert(
             inputs_embeds=inputs,
             attention_mask=batch.whole_mask,
-            token_type_ids=torch.cat([batch.types, torch.ones_like(last)], dim=1),
+            token_type_ids=batch.whole_types,
             position_ids=torch.cat([positions, last], dim=1),
         ).last_hidden_state
         return hidden
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Rows of length 1, [rows, size]."""
-        mask = batch.whole_mask[:, :, None].float()
-        return functional.normalize((self.encode(batch).float() * mask).sum(1) / mask.sum(1), dim=1)
+        return _mean(self.encode(batch), batch.whole_mask)
 
     def pair_logits(self, batch: Batch) -> torch.Tensor:
         """One logit a row, [rows]."""
-        logits: torch.Tensor = self.score(self.encode(batch)[:, 0]).float()[:, 0]
-        return logits
+        hidden = self.encode(batch)
+        query = _mean(hidden, batch.whole_mask * (1 - batch.whole_types))
+        document = _mean(hidden, batch.whole_mask * batch.whole_types)
+        product = query * document
+        # Times the root of their size the products are as large as the differences: one range fits both.
+        features = torch.cat([product * product.shape[1] ** 0.5, (query - document).abs()], dim=1)
+        logits: torch.Tensor = self.score(features).float()[:, 0]
+        return logits + self.cosine * product.sum(dim=1)
+
+
+def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean over the places of the mask, of length 1: [rows, size]."""
+    counted = mask[:, :, None].float()
+    return functional.normalize((hidden.float() * counted).sum(1) / counted.sum(1).clamp_min(1), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +130,11 @@ class Batch:
     def whole_mask(self) -> torch.Tensor:
         """The mask with the image's place, [rows, tokens + 1]."""
         return torch.cat([self.mask, (self.image != 0).any(1, keepdim=True).long()], dim=1)
+
+    @property
+    def whole_types(self) -> torch.Tensor:
+        """The types with the image's place, which is the document's, [rows, tokens + 1]."""
+        return torch.cat([self.types, torch.ones_like(self.types[:, :1])], dim=1)
 
 
 class Reader:
@@ -234,7 +258,9 @@ def train(recipe: Recipe, sources: dict[str, Judgements], run_dir: Path) -> tupl
         while step < recipe.steps:
             started = time.perf_counter()
             rng = Random(f"{recipe.seed} {step}")
-            judgements = [sources[name].draw(rng) for name in rng.choices(names, shares, k=recipe.batch)]
+            # One source a step: its texts are of like length, its documents the hardest for one another.
+            (name,) = rng.choices(names, shares)
+            judgements = [sources[name].draw(rng) for _ in range(recipe.batch)]
             drawn = time.perf_counter()
             ahead = step - recipe.float_steps
             model.compute("float" if ahead < -WATCHED else "watching" if ahead < 0 else "eight bits")
@@ -250,8 +276,13 @@ def train(recipe: Recipe, sources: dict[str, Judgements], run_dir: Path) -> tupl
             optimizer.zero_grad()
             step += 1
             ended = time.perf_counter()
-            line = {name: round(float(term.detach()), 4) for name, term in terms.items()}
-            line |= {"step": step, "seconds": round(ended - started, 3), "draw_s": round(drawn - started, 3)}
+            line: dict[str, object] = {part: round(float(term.detach()), 4) for part, term in terms.items()}
+            line |= {
+                "source": name,
+                "step": step,
+                "seconds": round(ended - started, 3),
+                "draw_s": round(drawn - started, 3),
+            }
             log.write(json.dumps(line) + "\n")
             log.flush()
             bar.set_postfix({name: f"{float(term.detach()):.3f}" for name, term in terms.items()})

@@ -5,9 +5,8 @@
     out  embedding                                  [B, H] float32, rows of length 1
          logit                                      [B] float32
 
-Matrices are quantised in blocks of BLOCK weights with a scale each, and so are the activations, row by row,
-when they are multiplied (`MatMulNBits`): a row's result does not depend on what else is in the batch, as it
-would where one scale is taken over all rows. Word embeddings have a scale a word.
+Matrices are multiplied as integers: weights with a scale for each output, activations in the fixed range of
+their layer (`training.quantised`). Word embeddings have a scale a word.
 """
 
 from __future__ import annotations
@@ -16,32 +15,37 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from training.quantised import QuantisedLinear
 from training.relevance import IMAGE_POSITION, RelevanceModel
 from training.vision import IMAGE_DIM
 
 CONTRIB, OPSET = "com.microsoft", 21
-BLOCK = 128
-INT8_ACTIVATIONS = 4
-"""`accuracy_level` of MatMulNBits: activations in 8 bits too."""
 
 Array = npt.NDArray[np.float32]
 
 
 def build_graph(model: RelevanceModel, *, quantised: bool = True) -> bytes:
-    """Serialise the graph with its weights."""
-    weights = {name: value.detach().float().numpy() for name, value in model.state_dict().items()}
-    return _Graph(weights, model.bert.config, quantised=quantised).serialise()
+    """Serialise the graph with its weights; not quantised it computes as before training in 8 bits."""
+    return _Graph(model, quantised=quantised).serialise()
 
 
 class _Graph:
     """Appends nodes; each method returns the name of what it computes."""
 
-    def __init__(self, weights: dict[str, Array], config: Any, *, quantised: bool) -> None:
-        self.weights, self.config, self.quantised = weights, config, quantised
+    def __init__(self, model: RelevanceModel, *, quantised: bool) -> None:
+        self.weights = {name: value.detach().float().numpy() for name, value in model.state_dict().items()}
+        self.layers = {
+            name: layer for name, layer in model.named_modules() if isinstance(layer, QuantisedLinear)
+        }
+        self.config, self.quantised = model.bert.config, quantised
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        self.constant("one", np.array([1]))
+        self.constant("two", np.array([2]))
+        self.constant("at_least", np.ones((), np.float32))
 
     def constant(self, name: str, value: npt.NDArray[Any]) -> str:
         self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
@@ -54,15 +58,28 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attrs))
         return outputs[0]
 
-    def product(self, x: str, out: str, matrix: Array) -> str:
-        """[.., inputs] by a matrix [outputs, inputs], without bias."""
+    def linear(self, x: str, out: str, *names: str) -> str:
+        """Multiply x by the layers `names`, which read the same input, side by side, with their biases."""
+        layers = [self.layers[name] for name in names]
+        weights = np.concatenate([_array(layer.weight) for layer in layers])
+        bias = self.constant(f"{out}_bias", np.concatenate([_array(layer.bias) for layer in layers]))
         if not self.quantised:
-            return self.node("MatMul", [x, self.constant(f"{out}_matrix", matrix.T)], [out])
-        codes, scales = quantise(matrix)
-        names = [self.constant(f"{out}_codes", codes), self.constant(f"{out}_scales", scales)]
-        rows, columns = matrix.shape
-        sizes = {"N": rows, "K": columns, "bits": 8, "block_size": BLOCK}
-        return self.node("MatMulNBits", [x, *names], [out], CONTRIB, accuracy_level=INT8_ACTIVATIONS, **sizes)
+            self.node("MatMul", [x, self.constant(f"{out}_matrix", weights.T)], [f"{out}_product"])
+            return self.node("Add", [f"{out}_product", bias], [out])
+        scales = np.concatenate([_array(layer.weight_scale) for layer in layers])
+        codes = np.round(weights / scales[:, None]).astype(np.int8)
+        level = self.constant(f"{out}_level", _array(layers[0].activation_scale))
+        zero = self.constant(f"{out}_zero", _array(layers[0].zero_point).astype(np.uint8))
+        inputs = [
+            self.node("QuantizeLinear", [x, level, zero], [f"{out}_input"]),
+            self.constant(f"{out}_codes", codes.T),
+            level,
+            self.constant(f"{out}_scales", scales),
+            zero,
+            self.constant(f"{out}_zeros", np.zeros(len(scales), np.int8)),
+            bias,
+        ]
+        return self.node("MatMulIntegerToFloat", inputs, [out], CONTRIB)
 
     def words(self) -> str:
         """Word embeddings, [B, S, H]."""
@@ -91,7 +108,7 @@ class _Graph:
         bias = self.weights["image.bias"] + positions[IMAGE_POSITION] + types[1]
         matrix = self.constant("image_matrix", self.weights["image.weight"].T)
         self.node("Gemm", ["image", matrix, self.constant("image_bias", bias)], ["image_row"])
-        self.node("Unsqueeze", ["image_row", self.constant("one", np.array([1]))], ["image_token"])
+        self.node("Unsqueeze", ["image_row", "one"], ["image_token"])
         self.node("Concat", ["text", "image_token"], ["sum"], axis=1)
         prefix = "bert.embeddings.LayerNorm"
         scale, shift = self.weight(f"{prefix}.weight"), self.weight(f"{prefix}.bias")
@@ -109,64 +126,75 @@ class _Graph:
         self.node("Concat", ["text_mask", "seen_int"], ["mask"], axis=1)
 
     def layer(self, x: str, i: int) -> str:
+        """One layer of the encoder, [B, S + 1, H]."""
         prefix = f"bert.encoder.layer.{i}"
-        names = [f"{prefix}.attention.self.{part}" for part in ("query", "key", "value")]
-        matrix = np.concatenate([self.weights[f"{name}.weight"] for name in names])
-        bias = np.concatenate([self.weights[f"{name}.bias"] for name in names])
-        qkv = self.product(x, f"qkv_{i}", matrix)
+        parts = (f"{prefix}.attention.self.{part}" for part in ("query", "key", "value"))
+        qkv = self.linear(x, f"qkv_{i}", *parts)
         self.node("Split", [qkv], [f"q_{i}", f"k_{i}", f"v_{i}"], axis=-1, num_outputs=3)
         attended = self.node(
             "MultiHeadAttention",
-            [f"q_{i}", f"k_{i}", f"v_{i}", self.constant(f"qkv_bias_{i}", bias), "mask"],
+            [f"q_{i}", f"k_{i}", f"v_{i}", "", "mask"],
             [f"attended_{i}"],
             CONTRIB,
             num_heads=self.config.num_attention_heads,
         )
         x = self.residual(attended, x, f"{prefix}.attention.output", f"attention_{i}")
-        up = self.product(x, f"up_{i}", self.weights[f"{prefix}.intermediate.dense.weight"])
-        gelu_bias = self.weight(f"{prefix}.intermediate.dense.bias")
-        active = self.node("BiasGelu", [up, gelu_bias], [f"active_{i}"], CONTRIB)
+        up = self.linear(x, f"up_{i}", f"{prefix}.intermediate.dense")
+        active = self.node("Gelu", [up], [f"active_{i}"])
         return self.residual(active, x, f"{prefix}.output", f"output_{i}")
 
     def residual(self, x: str, skip: str, prefix: str, out: str) -> str:
-        """LayerNorm(skip + x by the matrix + bias)."""
-        product = self.product(x, f"{out}_product", self.weights[f"{prefix}.dense.weight"])
-        names = [f"{prefix}.LayerNorm.weight", f"{prefix}.LayerNorm.bias", f"{prefix}.dense.bias"]
-        return self.node(
-            "SkipLayerNormalization",
-            [product, skip, *map(self.weight, names)],
-            [out],
-            CONTRIB,
-            epsilon=self.config.layer_norm_eps,
-        )
+        """LayerNorm(skip + the layer of x)."""
+        product = self.linear(x, f"{out}_linear", f"{prefix}.dense")
+        norms = [self.weight(f"{prefix}.LayerNorm.{part}") for part in ("weight", "bias")]
+        epsilon = self.config.layer_norm_eps
+        return self.node("SkipLayerNormalization", [product, skip, *norms], [out], CONTRIB, epsilon=epsilon)
 
     def serialise(self) -> bytes:
-        self.constant("last_axis", np.array([-1]))
         x = self.embeddings()
         self.mask()
         for i in range(self.config.num_hidden_layers):
             x = self.layer(x, i)
-        self.pool(x)
-        self.node("Gather", [x, self.constant("first", np.array(0))], ["first_token"], axis=1)
-        inner = self.product("first_token", "score_0", self.weights["score.0.weight"])
-        active = self.node("BiasGelu", [inner, self.weight("score.0.bias")], ["score_1"], CONTRIB)
-        matrix = self.constant("score_matrix", self.weights["score.2.weight"].T)
-        self.node("Gemm", [active, matrix, self.weight("score.2.bias")], ["score_2"])
-        self.node("Squeeze", ["score_2", "one"], ["logit"])
+        self.mean(x, "mask", "embedding")
+        self.score(x)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(self.graph(), opset_imports=opsets, ir_version=10)
         serialised: bytes = model.SerializeToString()
         return serialised
 
-    def pool(self, x: str) -> None:
-        """`embedding`: the mean over the places that count, of length 1."""
-        self.node("Cast", ["mask"], ["mask_float"], to=TensorProto.FLOAT)
-        self.node("Unsqueeze", ["mask_float", "last_axis"], ["mask_column"])
-        self.node("Mul", [x, "mask_column"], ["counted"])
-        self.node("ReduceSum", ["counted", "one"], ["summed"], keepdims=0)
-        self.node("ReduceSum", ["mask_float", "one"], ["count"], keepdims=1)
-        self.node("Div", ["summed", "count"], ["mean"])
-        self.node("LpNormalization", ["mean"], ["embedding"], axis=-1, p=2)
+    def score(self, x: str) -> None:
+        """`logit`: the means of query and document compared."""
+        self.node("Cast", ["token_type_ids"], ["text_types"], to=TensorProto.INT32)
+        self.node("Mul", ["text_mask", "text_types"], ["document_text"])
+        self.node("Concat", ["document_text", "seen_int"], ["document_mask"], axis=1)
+        self.node("Sub", ["mask", "document_mask"], ["query_mask"])
+        self.mean(x, "query_mask", "query")
+        self.mean(x, "document_mask", "document")
+        self.node("Mul", ["query", "document"], ["product"])
+        root = self.constant("root", np.array(self.config.hidden_size**0.5, np.float32))
+        self.node("Mul", ["product", root], ["large_product"])
+        self.node("Sub", ["query", "document"], ["difference"])
+        self.node("Abs", ["difference"], ["distance"])
+        self.node("Concat", ["large_product", "distance"], ["features"], axis=1)
+        inner = self.linear("features", "score_0", "score.0")
+        active = self.node("Gelu", [inner], ["score_1"])
+        matrix = self.constant("score_matrix", self.weights["score.2.weight"].T)
+        self.node("Gemm", [active, matrix, self.weight("score.2.bias")], ["score_2"])
+        self.node("ReduceSum", ["product", "one"], ["cosine_sum"], keepdims=1)
+        self.node("Mul", ["cosine_sum", self.weight("cosine")], ["cosine_part"])
+        self.node("Add", ["score_2", "cosine_part"], ["logit_column"])
+        self.node("Squeeze", ["logit_column", "one"], ["logit"])
+
+    def mean(self, x: str, mask: str, out: str) -> str:
+        """The mean over the places of a mask, of length 1: [B, H]."""
+        self.node("Cast", [mask], [f"{out}_float"], to=TensorProto.FLOAT)
+        self.node("Unsqueeze", [f"{out}_float", "two"], [f"{out}_column"])
+        self.node("Mul", [x, f"{out}_column"], [f"{out}_counted"])
+        self.node("ReduceSum", [f"{out}_counted", "one"], [f"{out}_sum"], keepdims=0)
+        self.node("ReduceSum", [f"{out}_float", "one"], [f"{out}_places"], keepdims=1)
+        self.node("Max", [f"{out}_places", "at_least"], [f"{out}_count"])
+        self.node("Div", [f"{out}_sum", f"{out}_count"], [f"{out}_mean"])
+        return self.node("LpNormalization", [f"{out}_mean"], [out], axis=-1, p=2)
 
     def graph(self) -> Any:
         integers = [
@@ -181,10 +209,5 @@ class _Graph:
         return helper.make_graph(self.nodes, "relevance", [*integers, image], outputs, self.initializers)
 
 
-def quantise(matrix: Array) -> tuple[npt.NDArray[np.uint8], Array]:
-    """Codes [outputs, blocks, BLOCK] around 128 and scales [outputs, blocks] of [outputs, inputs]."""
-    outputs, inputs = matrix.shape
-    blocks = matrix.reshape(outputs, inputs // BLOCK, BLOCK)
-    scales = np.abs(blocks).max(axis=2) / 127
-    codes = np.round(blocks / np.maximum(scales, 1e-12)[:, :, None]) + 128
-    return codes.astype(np.uint8), scales.astype(np.float32)
+def _array(tensor: torch.Tensor) -> Array:
+    return np.asarray(tensor.detach().float().numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from app.errors import CheckpointError
@@ -21,11 +22,12 @@ INTEGER, FLOAT = "tensor(int64)", "tensor(float)"
 RANKS = {"embedding": 2, "score": 1}
 
 
-def open_session(file: Path, *, threads: int, provider: str) -> ort.InferenceSession:
-    """Load a graph.
+def open_session(file: Path, output: str, *, threads: int, provider: str) -> ort.InferenceSession:
+    """Load the part of a graph that an output needs: two heads over one file compute nothing for each other.
 
     Args:
         file: the ONNX file.
+        output: its name; one that the graph lacks leaves the graph whole, for `GraphHead` to refuse.
         threads: of one run.
         provider: ONNX Runtime's name, CPUExecutionProvider or CUDAExecutionProvider.
 
@@ -44,7 +46,7 @@ def open_session(file: Path, *, threads: int, provider: str) -> ort.InferenceSes
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(file), options, providers=[provider])
+        return ort.InferenceSession(_needed_for(output, file), options, providers=[provider])
     except Exception as error:  # the runtime's errors share no class
         raise CheckpointError(f"{file}: {error}") from error
 
@@ -107,3 +109,26 @@ class GraphHead:
                 f"{where}: the output {found.name!r} is a {found.type} of shape {found.shape}; "
                 f"{'[rows, dim]' if kind == 'embedding' else '[rows] or [rows, 1]'} of float is needed"
             )
+
+
+def _needed_for(output: str, file: Path) -> bytes | str:
+    """The graph without what the output does not need; the file where there is nothing to leave out."""
+    model = onnx.load(file, load_external_data=False)
+    others = [one for one in model.graph.output if one.name != output]
+    nested = any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute)
+    if not others or len(others) == len(model.graph.output) or nested:
+        return str(file)
+    wanted, kept = {output}, []
+    for node in reversed(model.graph.node):  # sorted: what a node reads was written before it
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    weights = [weight for weight in model.graph.initializer if weight.name in wanted]
+    outputs = [one for one in model.graph.output if one.name == output]
+    inputs = list(model.graph.input)
+    part = onnx.helper.make_graph(kept[::-1], model.graph.name, inputs, outputs, weights)
+    whole = onnx.helper.make_model(
+        part, opset_imports=model.opset_import, ir_version=model.ir_version, functions=model.functions
+    )
+    serialised: bytes = whole.SerializeToString()
+    return serialised

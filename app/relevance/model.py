@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,12 @@ from app.rewrite.cache import LruCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from app.relevance.base import Content, Floats
     from app.relevance.manifest import Head
     from app.relevance.texts import Row
+
+DEFAULT_RELEVANCE = Path(__file__).parent / "default"
 
 
 class OnnxRelevance:
@@ -53,12 +55,13 @@ class OnnxRelevance:
         max_known: int = 10_000,
     ) -> None:
         self.manifest = read_manifest(path)
-        sessions = {
-            file: open_session(path / file, threads=threads, provider=provider)
-            for file in {head.file for head in (self.manifest.embedding, self.manifest.score) if head}
-        }
         self._heads = {
-            kind: GraphHead(sessions[head.file], head, kind=kind, image_dim=self.manifest.image_dim)
+            kind: GraphHead(
+                open_session(path / head.file, head.output, threads=threads, provider=provider),
+                head,
+                kind=kind,
+                image_dim=self.manifest.image_dim,
+            )
             for kind, head in (("embedding", self.manifest.embedding), ("score", self.manifest.score))
             if head is not None
         }

@@ -1,0 +1,150 @@
+"""The relevance model, tiny: what is trained is what the graph computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import BertConfig, BertModel
+
+from app.relevance.base import Content
+from training.datasets.judgements import Judgement
+from training.relevance import Reader, RelevanceModel, loss_of
+from training.relevance_onnx import build_graph
+from training.vision import IMAGE_DIM
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop")
+
+
+@pytest.fixture
+def model() -> RelevanceModel:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        attn_implementation="eager",
+    )
+    return RelevanceModel(BertModel(config, add_pooling_layer=False)).eval()
+
+
+@pytest.fixture
+def reader() -> Reader:
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token=WORDS[1]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return Reader(tokenizer)
+
+
+def image(seed: int) -> tuple[float, ...]:
+    return tuple(np.random.default_rng(seed).normal(size=IMAGE_DIM).tolist())
+
+
+PAIRS = [
+    ("a b", Content("c d e f g", image(1))),
+    ("a b c", Content("d")),
+    ("p", Content("o n m", image(2))),
+]
+
+
+def run(graph: bytes, reader: Reader, pairs: list[tuple[str, Content]], output: str) -> np.ndarray:
+    batch = reader.pairs(pairs)
+    feeds = {
+        "input_ids": batch.ids.numpy(),
+        "attention_mask": batch.mask.numpy(),
+        "token_type_ids": batch.types.numpy(),
+        "image": batch.image.numpy(),
+    }
+    found: np.ndarray = ort.InferenceSession(graph).run([output], feeds)[0]
+    return found
+
+
+@torch.no_grad()
+def test_the_graph_computes_what_torch_does(model: RelevanceModel, reader: Reader) -> None:
+    graph, batch = build_graph(model, quantised=False), reader.pairs(PAIRS)
+    assert run(graph, reader, PAIRS, "logit") == pytest.approx(model.pair_logits(batch).numpy(), abs=1e-6)
+    assert run(graph, reader, PAIRS, "embedding") == pytest.approx(model.embed(batch).numpy(), abs=1e-6)
+
+
+def in_eight_bits(model: RelevanceModel, reader: Reader) -> Iterator[RelevanceModel]:
+    model.compute("watching")
+    model.pair_logits(reader.pairs(PAIRS))
+    model.compute("eight bits")
+    yield model
+
+
+@torch.no_grad()
+def test_in_eight_bits_it_computes_what_was_trained_bit_for_bit_in_any_batch(
+    model: RelevanceModel, reader: Reader
+) -> None:
+    model = next(in_eight_bits(model, reader))
+    graph, batch = build_graph(model), reader.pairs(PAIRS)
+    words = model.bert.embeddings.word_embeddings.weight
+    scale = words.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+    words.copy_(torch.round(words / scale) * scale)
+    logits = run(graph, reader, PAIRS, "logit")
+    # A level more or less where a product lies on the border of two; never the size of the numbers.
+    assert logits == pytest.approx(model.pair_logits(batch).numpy(), abs=5e-3)
+    alone = np.concatenate([run(graph, reader, [pair], "logit") for pair in PAIRS])
+    assert alone.tolist() == logits.tolist()
+    assert run(graph, reader, PAIRS[::-1], "logit").tolist() == logits[::-1].tolist()
+
+
+@torch.no_grad()
+def test_an_image_counts_and_a_document_without_one_is_read_as_text_alone(
+    model: RelevanceModel, reader: Reader
+) -> None:
+    def logit(content: Content) -> float:
+        return float(model.pair_logits(reader.pairs([("a b", content)]))[0])
+
+    plain = logit(Content("c d"))
+    assert logit(Content("c d", image(1))) != pytest.approx(plain, abs=1e-6)
+    with torch.random.fork_rng():
+        model.image.weight.normal_()
+    assert logit(Content("c d")) == plain
+
+
+def judgement(rng: Random, answers: str) -> Judgement:
+    text = " ".join(rng.choices(WORDS[4:], k=3))
+    return Judgement(
+        text, Content(text), tuple(Content(" ".join(rng.choices(WORDS[4:], k=3))) for _ in range(3)), answers
+    )
+
+
+def test_judgements_of_the_same_answers_are_no_negatives_of_one_another(
+    model: RelevanceModel, reader: Reader
+) -> None:
+    rng = Random(1)
+    one, other = judgement(rng, "x"), judgement(rng, "x")
+    renamed = Judgement(other.query, other.relevant, other.others, "y")
+    with torch.no_grad():
+        same = loss_of(model, reader, [one, other])
+        different = loss_of(model, reader, [one, renamed])
+    assert same["embedding"] < different["embedding"]
+    assert same["score"] == different["score"]
+
+
+def test_a_few_steps_learn_to_tell_the_relevant_document(model: RelevanceModel, reader: Reader) -> None:
+    rng = Random(2)
+    judgements = [judgement(rng, str(n)) for n in range(16)]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
+    first: float | None = None
+    for step in range(60):
+        if step == 40:
+            model.compute("watching")
+            loss_of(model, reader, judgements)
+            model.compute("eight bits")
+        terms = loss_of(model, reader, judgements)
+        loss = torch.stack(list(terms.values())).sum()
+        first = first or float(loss.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < first / 3
