@@ -19,6 +19,7 @@ from app.http.errors import install_error_handlers
 from app.http.lifecycle import Lifecycle, lifespan
 from app.http.middleware import RequestMiddleware
 from app.http.routes import Handlers, install_routes
+from app.http.signals import SignalHandlers, install_signal_routes
 from app.rewrite.activation import Activator
 from app.rewrite.admission import Admission
 from app.rewrite.batch import BatchRewriter
@@ -29,17 +30,24 @@ from app.rewrite.lineup import Lineup, Serving
 from app.rewrite.nearline import NearlineQueue
 from app.rewrite.service import RewriteService
 from app.rewrite.single_flight import SingleFlight
+from app.signals.heads import Heads
+from app.signals.runner import StageRunner, Weights
+from app.signals.service import SignalService
 from app.telemetry import Metrics, QueryFingerprint, bind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.contracts.reasons import Reason
     from app.engines.base import Engine
     from app.engines.supervised import SupervisedEngine
     from app.registry.served import ServedCheckpoint
+    from app.relevance.base import Relevance
     from app.rewrite.admission import ShedCause
-    from app.rewrite.answer import Judged
+    from app.rewrite.answer import Answer, Judged
     from app.rewrite.shared_cache import SharedCache
     from app.settings import Settings
+    from app.signals.service import Search
 
 _DESCRIPTION = (
     "Rewrites search queries from their context. Every answer carries the original query untouched; "
@@ -60,12 +68,17 @@ class _HasStats(Protocol):
 
 
 def create_app(
-    settings: Settings, *, engine: Engine | None = None, checkpoint: ServedCheckpoint | None = None
+    settings: Settings,
+    *,
+    engine: Engine | None = None,
+    checkpoint: ServedCheckpoint | None = None,
+    relevance: Relevance | None = None,
 ) -> FastAPI:
     """The service as an ASGI app.
 
     Its lifespan starts the engine and, in reverse order, undoes whatever was started. `engine` and
-    `checkpoint` replace the ones that the settings name, for other engines and for tests.
+    `checkpoint` replace the ones that the settings name, for other engines and for tests. Without
+    `relevance` the ranking stages of signals are neutral, and recall has no embeddings.
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or its weights are not the engine's.
@@ -132,8 +145,19 @@ def create_app(
     batches = BatchRewriter(
         service, admission=batch_admission, concurrency=settings.batch_concurrency, clock=clock
     )
+    signal_admission = _signal_gate(settings, metrics)
+    signals = _signals(
+        settings,
+        rewrites=service,
+        relevance=relevance,
+        admission=signal_admission,
+        metrics=metrics,
+        clock=clock,
+    )
     lifecycle = Lifecycle(
-        (batch_admission, admission), grace_s=settings.drain_grace_s, timeout_s=settings.drain_timeout_s
+        (signal_admission, batch_admission, admission),
+        grace_s=settings.drain_grace_s,
+        timeout_s=settings.drain_timeout_s,
     )
 
     def readiness() -> tuple[bool, dict[str, object]]:
@@ -156,6 +180,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
+    app.state.signals = signals
     app.state.lineup = lineup
     app.state.activator = activator
     app.state.shared = shared
@@ -163,6 +188,7 @@ def create_app(
     app.state.metrics = metrics
     app.state.startup_error = None
     key = settings.log_hash_key
+    fingerprint = QueryFingerprint(key=key.get_secret_value() if key else None, raw=settings.log_queries)
     install_routes(
         app,
         Handlers(
@@ -170,11 +196,12 @@ def create_app(
             service=service,
             batches=batches,
             metrics=metrics,
-            fingerprint=QueryFingerprint(
-                key=key.get_secret_value() if key else None, raw=settings.log_queries
-            ),
+            fingerprint=fingerprint,
             readiness=readiness,
         ),
+    )
+    install_signal_routes(
+        app, SignalHandlers(settings=settings, service=signals, metrics=metrics, fingerprint=fingerprint)
     )
     install_admin_routes(
         app,
@@ -209,6 +236,41 @@ def _gates(settings: Settings, metrics: Metrics) -> tuple[Admission, Admission]:
         on_shed=on_shed,
     )
     return queries, batches
+
+
+def _signal_gate(settings: Settings, metrics: Metrics) -> Admission:
+    return Admission(
+        max_inflight=settings.max_signals,
+        max_waiting=settings.max_signals,
+        max_wait_s=settings.max_wait_ms / 1000,
+        retry_after_s=settings.retry_after_s,
+        on_shed=lambda cause: metrics.shed.labels(cause).inc(),
+    )
+
+
+def _signals(
+    settings: Settings,
+    *,
+    rewrites: RewriteService,
+    relevance: Relevance | None,
+    admission: Admission,
+    metrics: Metrics,
+    clock: Callable[[], float],
+) -> SignalService:
+    memory: LruCache[Search, Answer] = LruCache(
+        max_entries=settings.signal_memory_entries, ttl_s=settings.signal_memory_s, clock=clock
+    )
+    bind(metrics.remembered, lambda: len(memory))
+    weights = Weights(
+        rawrank=settings.rawrank_weight, finerank=settings.finerank_weight, max_factor=settings.max_factor
+    )
+    return SignalService(
+        rewrites=rewrites,
+        runner=StageRunner(Heads(relevance, clock=clock), weights=weights, metrics=metrics, clock=clock),
+        admission=admission,
+        memory=memory,
+        clock=clock,
+    )
 
 
 def _load_checkpoint(settings: Settings) -> ServedCheckpoint:

@@ -13,7 +13,7 @@ from app.telemetry import LOG_FIELDS, METRICS
 
 
 def settings_page() -> str:
-    """The text of `docs/settings.md`: one table row per setting, in the order above."""
+    """The text of `docs/settings.md`: one table row per setting, those of app/settings.py first."""
     lines = [
         "# Settings",
         "",
@@ -24,7 +24,8 @@ def settings_page() -> str:
         "| Environment variable | Default | Meaning, unit, why |",
         "|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
+    inherited = [name for name in Settings.model_fields if name not in Settings.__annotations__]
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0] in inherited):
         default = field.default
         if default is None:
             shown = "unset"

@@ -4,7 +4,7 @@ Precedence, highest first:
 
 1. command-line options of `corewrite serve` and `corewrite rewrite` (`--port` beats `REWRITE_PORT`);
 2. environment variables `REWRITE_<NAME>`;
-3. the defaults below.
+3. the defaults below, and those of app/signals/settings.py.
 
 There is no settings file: one source per deployment keeps "what is it running with?" answerable.
 `docs/settings.md` is written by `python -m app.reference settings`; a test fails when the two disagree.
@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, JsonValue, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from app.signals.settings import SignalSettings
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
 
 
-class Settings(BaseSettings):
+class Settings(SignalSettings):
     """What one process of the service runs with; frozen, read once at start."""
 
     model_config = SettingsConfigDict(env_prefix="REWRITE_", frozen=True, extra="forbid")

@@ -21,14 +21,15 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from app.contracts.reasons import Drop, Reason
+from app.contracts.reasons import STAGE_REASONS, Drop, Reason
 
 LOGGER = logging.getLogger("corewrite")
 
 # trace_id and span_id of the request this task works for; set by the HTTP middleware.
 TRACE: ContextVar[tuple[str, str] | None] = ContextVar("trace", default=None)
 
-_REASONS = ("none", *Reason)
+_STAGE_REASONS = ("none", *Reason)
+_REASONS = tuple(reason for reason in _STAGE_REASONS if reason not in STAGE_REASONS)
 # Dense where an engine on two cores answers (10 to 200 ms), down to 0.1 ms for cache hits.
 _PHASE_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
@@ -125,6 +126,28 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "counter",
+        "corewrite_stages_total",
+        "Stages of signals, by what came of them; neutral: the stage goes on with the original alone.",
+        {
+            "stage": ("recall", "rawrank", "finerank"),
+            "outcome": ("signal", "neutral"),
+            "reason": _STAGE_REASONS,
+        },
+    ),
+    MetricSpec(
+        "histogram",
+        "corewrite_stage_seconds",
+        "Seconds per stage of signals: until the relevance model had answered, and what fusion took then.",
+        {"stage": ("recall", "rawrank", "finerank"), "phase": ("model", "fusion")},
+    ),
+    MetricSpec(
+        "gauge",
+        "corewrite_remembered_searches",
+        "Searches whose answer is kept for their later stages.",
+        {},
+    ),
+    MetricSpec(
+        "counter",
         "corewrite_shed_total",
         "Requests refused before any work; a batch counts once.",
         {"cause": ("queue_full", "queue_timeout", "draining")},
@@ -169,6 +192,9 @@ LOG_FIELDS: Mapping[str, str] = {
     "deadline_by": "who set the deadline: body, header or default",
     "arm": "stable, canary or holdout",
     "items": "batch: number of items",
+    "candidates": "signals: number of candidates",
+    "stages": "signals: why each stage is neutral, null where it is not",
+    "remembered": "signals: whether an earlier call of the query_id had the answer made",
     "error": "wire word of the error that was answered",
     "detail": "batch, start and stop: what is worth knowing, in words of the program",
     "exception": "type of an unexpected exception; its message only with REWRITE_LOG_QUERIES, it may quote",
@@ -200,6 +226,9 @@ class Metrics:
         self.engine_errors = self._counter("corewrite_engine_errors_total")
         self.shared_cache = self._counter("corewrite_shared_cache_total")
         self.activations = self._counter("corewrite_activations_total")
+        self.stages = self._counter("corewrite_stages_total")
+        self.stage_seconds = self._histogram("corewrite_stage_seconds")
+        self.remembered = self._gauge("corewrite_remembered_searches")
         self.shed = self._counter("corewrite_shed_total")
         self.ignored_headers = self._counter("corewrite_ignored_headers_total")
         self.checkpoint = self._gauge("corewrite_checkpoint_info")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes import FakeCheckpoint, FakeEngine
+from fakes import FakeCheckpoint, FakeEngine, FakeRelevance
 from hypothesis import settings
 from starlette.testclient import TestClient
 
@@ -48,8 +48,15 @@ def engine() -> FakeEngine:
 def make_app(engine: FakeEngine) -> Callable[..., FastAPI]:
     """`create_app` over the fake engine; keyword arguments are settings."""
 
-    def make(checkpoint: FakeCheckpoint | None = None, **options: object) -> FastAPI:
-        return create_app(Settings(**options), engine=engine, checkpoint=checkpoint or FakeCheckpoint())
+    def make(
+        checkpoint: FakeCheckpoint | None = None, relevance: FakeRelevance | None = None, **options: object
+    ) -> FastAPI:
+        return create_app(
+            Settings(**options),
+            engine=engine,
+            checkpoint=checkpoint or FakeCheckpoint(),
+            relevance=relevance,
+        )
 
     return make
 

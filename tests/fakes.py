@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from app.contracts.prompt import QUERY, REWRITE, Context
 from app.engines.base import Completion, Generation, GenerationRequest
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from app.contracts.manifest import GoldenPrompt
+    from app.relevance.base import Content, Floats
 
 DIGEST = "5e" * 32
 
@@ -105,3 +108,64 @@ class FakeCheckpoint:
 
     def verify(self) -> None:
         pass
+
+
+@dataclass
+class FakeRelevance:
+    """Relevance by shared words, or `values(query, text)`; hangs at `gates`, raises `errors`, by head.
+
+    Embeddings are counts of letters. It keeps what it was asked, and counts what was cancelled.
+    """
+
+    values: Callable[[str, str], float] = field(default_factory=lambda: _overlap)
+    digest: str = "7a" * 32
+    image_dim: int = 0
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    errors: dict[str, BaseException] = field(default_factory=dict)
+    embedding: Callable[[str], Sequence[float]] = lambda text: [
+        1.0 + text.count(letter) for letter in "abcdefgh"
+    ]
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    running: int = 0
+    cancelled: int = 0
+
+    async def embed_queries(self, texts: Sequence[str]) -> Floats:
+        await self._work("embed_queries", tuple(texts))
+        return self._embedded(texts)
+
+    async def embed_documents(self, documents: Sequence[Content]) -> Floats:
+        await self._work("embed_documents", tuple(documents))
+        return self._embedded([document.text for document in documents])
+
+    def similarity(self, query: Floats, documents: Floats) -> list[float]:
+        if "similarity" in self.errors:
+            raise self.errors["similarity"]
+        return [(1.0 + float(value)) / 2.0 for value in documents @ query]
+
+    async def score(self, query: str, documents: Sequence[Content]) -> list[float]:
+        await self._work("score", (query, *documents))
+        return [self.values(query, document.text) for document in documents]
+
+    async def _work(self, head: str, what: tuple[Any, ...]) -> None:
+        self.asked.append((head, what))
+        self.running += 1
+        try:
+            if head in self.gates:
+                await self.gates[head].wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        if head in self.errors:
+            raise self.errors[head]
+
+    def _embedded(self, texts: Sequence[str]) -> Floats:
+        rows = np.array([self.embedding(text) for text in texts], dtype=np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _overlap(query: str, text: str) -> float:
+    """Words in common, from 1 / (1 + words of the query) to 1."""
+    words = set(query.split())
+    return (1 + len(words & set(text.split()))) / (1 + len(words))

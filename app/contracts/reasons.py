@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an answer carries the original query alone (`degraded: true`)."""
+    """Why an answer carries the original query alone (`degraded: true`), or a ranking stage is neutral."""
 
     DEADLINE = "deadline"
     """The budget ran out; the generation goes on in the background and warms the cache."""
@@ -30,7 +30,17 @@ class Reason(StrEnum):
     HOLDOUT = "holdout"
     """The client belongs to the share of users who always get the original."""
     DISABLED = "disabled"
-    """Rewriting is switched off by a setting."""
+    """Rewriting is switched off by a setting, or the stage by its weight."""
+    RELEVANCE_UNAVAILABLE = "relevance_unavailable"
+    """There is no relevance model, or it cannot answer."""
+    RELEVANCE_ERROR = "relevance_error"
+    """The relevance model failed on these texts, or its answer holds no usable number."""
+    NO_CANDIDATES = "no_candidates"
+    """No candidate came with the request: there is nothing to rank."""
+
+
+STAGE_REASONS = frozenset({Reason.RELEVANCE_UNAVAILABLE, Reason.RELEVANCE_ERROR, Reason.NO_CANDIDATES})
+"""What only a stage of `/v1/signals` says: there was a rewrite, and nothing came of it there."""
 
 
 class Drop(StrEnum):

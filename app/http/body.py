@@ -64,20 +64,25 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
 
 
 def parse_rewrite(body: bytes) -> RewriteRequest:
+    """One query to rewrite; see `parse_request`."""
+    return parse_request(body, RewriteRequest)
+
+
+def parse_request(body: bytes, model: type[M]) -> M:
     """One request.
 
     Raises:
         BadRequestError: the message names the field.
     """
     try:
-        return RewriteRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         if (
             error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
             != "json_invalid"
         ):
             _refuse(error)
-    return _validated(_lenient_json(body))
+    return _validated(_lenient_json(body), model)
 
 
 def parse_batch(body: bytes) -> list[RewriteRequest | BadRequestError]:
@@ -103,15 +108,15 @@ def parse_batch(body: bytes) -> list[RewriteRequest | BadRequestError]:
     parsed: list[RewriteRequest | BadRequestError] = []
     for item in items:
         try:
-            parsed.append(_validated(item))
+            parsed.append(_validated(item, RewriteRequest))
         except BadRequestError as error:
             parsed.append(error)
     return parsed
 
 
-def _validated(value: object) -> RewriteRequest:
+def _validated(value: object, model: type[M]) -> M:
     try:
-        return RewriteRequest.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
         _refuse(error)
     except RecursionError as error:

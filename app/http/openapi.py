@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from app.http import signal_examples
 from app.http.schemas import (
     Alive,
     BatchAnswer,
@@ -20,6 +21,7 @@ from app.http.schemas import (
     RewriteRequest,
     WireError,
 )
+from app.http.signal_schemas import SignalsAnswer, SignalsRequest
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -152,12 +154,31 @@ BATCH: dict[str, Any] = {
     },
     "openapi_extra": _body("BatchRequest", {"requests": [_REQUEST_EXAMPLE, {"query": "rn icu nights"}]}),
 }
+SIGNALS: dict[str, Any] = {
+    "summary": "Signals of a query for recall, rawrank and finerank",
+    "description": (
+        "The rewrites as further queries, and per candidate a factor that leaves the ranking as it is where "
+        "there is no rewrite, no time, or no relevance model. Calls with the same query_id, query, context, "
+        "locale and client_id share their rewrites for a while. Ids of candidates are distinct."
+    ),
+    "response_model": None,
+    "responses": {
+        200: {
+            "model": SignalsAnswer,
+            "description": "The signals of the stages that were asked for.",
+            "headers": _REASON_HEADER,
+        },
+        **_ERRORS,
+    },
+    "openapi_extra": _body("SignalsRequest", signal_examples.REQUEST),
+}
 # Set on the finished document: FastAPI leaves out what is null, and `"reason": null` is worth showing.
 _ANSWER_EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/rewrite": {
         "rewritten": {"value": _ANSWER_EXAMPLE},
         "degraded": {"value": _DEGRADED_EXAMPLE},
     },
+    "/v1/signals": signal_examples.ANSWERS,
     "/v1/rewrite/batch": {
         "mixed": {
             "value": {
@@ -200,7 +221,7 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, requests = models_json_schema(
-                [(RewriteRequest, "validation"), (BatchRequest, "validation")],
+                [(model, "validation") for model in (RewriteRequest, BatchRequest, SignalsRequest)],
                 ref_template="#/components/schemas/{model}",
             )
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})

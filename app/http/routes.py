@@ -17,7 +17,8 @@ from app.http import openapi
 from app.http.body import parse_batch, parse_rewrite, read_body
 from app.http.errors import wire_error
 from app.http.schemas import Alive, wire_answer
-from app.rewrite.deadline import TIMEOUT_HEADER, Deadline, deadline_of, parse_timeout_header
+from app.http.timeout import header_ms
+from app.rewrite.deadline import Deadline, deadline_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ class Handlers:
         deadline = deadline_of(
             exchange.arrived_s,
             body_ms=query.deadline_ms,
-            header_ms=self._header_ms(request),
+            header_ms=header_ms(request, self.metrics),
             default_ms=settings.deadline_ms,
         )
         answer = await self.service.rewrite(query, deadline)
@@ -74,13 +75,13 @@ class Handlers:
         body = await read_body(
             request, max_bytes=settings.max_batch_body_bytes, timeout_s=settings.body_timeout_s
         )
-        header_ms = self._header_ms(request)
+        proxy_ms = header_ms(request, self.metrics)
 
         def due(body_ms: int | None) -> Deadline:
             return deadline_of(
                 exchange.arrived_s,
                 body_ms=body_ms,
-                header_ms=header_ms,
+                header_ms=proxy_ms,
                 default_ms=settings.batch_deadline_ms,
             )
 
@@ -110,16 +111,6 @@ class Handlers:
     async def prometheus(self) -> Response:
         """GET /metrics."""
         return Response(generate_latest(self.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
-
-    def _header_ms(self, request: Request) -> int | None:
-        value = request.headers.get(TIMEOUT_HEADER)
-        if value is None:
-            return None
-        try:
-            return parse_timeout_header(value)
-        except ValueError:
-            self.metrics.ignored_headers.labels(TIMEOUT_HEADER).inc()
-            return None
 
     def _count(self, answers: list[Answer | BadRequestError]) -> dict[str, int]:
         """Answers per reason; invalid items are counted here, the others were by the service."""

@@ -210,15 +210,7 @@ def wire_answer(answer: Answer) -> dict[str, Any]:
     return {
         "query_id": answer.query.query_id,
         "original": answer.query.text,
-        "rewrites": [
-            {
-                "text": rewrite.text,
-                "logprob": rewrite.logprob,
-                "confidence": rewrite.confidence,
-                "rank": rank,
-            }
-            for rank, rewrite in enumerate(answer.rewrites, start=1)
-        ],
+        "rewrites": wire_rewrites(answer),
         "arm": answer.arm,
         "checkpoint": {"id": answer.checkpoint_id, "weights_digest": answer.weights_digest},
         "degraded": answer.reason is not None,
@@ -234,6 +226,14 @@ def wire_answer(answer: Answer) -> dict[str, Any]:
             "total": round(timings.total_s * 1000, 3),
         },
     }
+
+
+def wire_rewrites(answer: Answer) -> list[dict[str, Any]]:
+    """The JSON objects of its rewrites; `WireRewrite` documents them."""
+    return [
+        {"text": rewrite.text, "logprob": rewrite.logprob, "confidence": rewrite.confidence, "rank": rank}
+        for rank, rewrite in enumerate(answer.rewrites, start=1)
+    ]
 
 
 def _context(wire: WireContext | None) -> Context:

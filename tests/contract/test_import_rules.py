@@ -18,6 +18,8 @@ PURE = [
     APP / "rewrite" / "deadline.py",
     APP / "rewrite" / "judge.py",
     APP / "http" / "trace.py",
+    *(APP / "signals" / name for name in ("records.py", "stages.py", "typical.py")),
+    *sorted((APP / "signals" / "adapters").glob("*.py")),
 ]
 NEVER_IN_APP = {"training", "torch", "transformers", "accelerate", "datasets", "tests"}
 NEVER_IN_PURE = {

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.contracts.fusion import (
     RRF_K,
+    factors,
     found_shares,
     fuse_ranks,
     fuse_scores,
@@ -191,3 +192,72 @@ def test_no_document_is_lost_by_score_fusion(
 def test_score_fusion_needs_a_weight_for_each_run() -> None:
     with pytest.raises(ValueError, match="one weight per ranking"):
         fuse_scores([[("a", 1.0)]], [1.0, 2.0], [0.0])
+
+
+# Scores of one to four rewrites for the same candidates, and a weight for each rewrite.
+tables = st.integers(0, 12).flatmap(
+    lambda documents: st.lists(
+        st.tuples(st.lists(anything, min_size=documents, max_size=documents), st.floats()),
+        min_size=1,
+        max_size=4,
+    )
+)
+clips = st.floats(min_value=1.0, max_value=1e6)
+
+
+def test_factors_of_several_rewrites_multiply_up_to_the_clip() -> None:
+    scores = [[0.4, 0.1], [0.9, 0.4]]
+    expected = [
+        phi(0.4, 0.2, 0.5, 1e9) * phi(0.9, 0.6, 1.0, 1e9),
+        phi(0.1, 0.2, 0.5, 1e9) * phi(0.4, 0.6, 1.0, 1e9),
+    ]
+    assert factors(scores, [0.5, 1.0], 1e9) == pytest.approx(expected)
+    assert factors(scores, [50.0, 50.0], 2.0) == [2.0, 0.5]
+
+
+@given(score=st.lists(anything, max_size=12), weight=st.floats(), clip=clips)
+def test_one_rewrite_has_the_factor_of_phi(score: list[float | None], weight: float, clip: float) -> None:
+    mean = geometric_mean(score)
+    assert factors([score], [weight], clip) == [phi(s, mean, weight, clip) for s in score]
+
+
+@given(table=tables, clip=clips)
+def test_factors_never_leave_the_blast_radius_however_many_rewrites(
+    table: list[tuple[list[float | None], float]], clip: float
+) -> None:
+    found = factors([scores for scores, _ in table], [weight for _, weight in table], clip)
+    assert len(found) == len(table[0][0])
+    assert all(1.0 / clip <= factor <= clip for factor in found)
+
+
+@given(table=tables, weight=unusable, clip=clips)
+def test_rewrites_of_unusable_weight_are_neutral_bit_for_bit(
+    table: list[tuple[list[float | None], float]], weight: float, clip: float
+) -> None:
+    assert factors([scores for scores, _ in table], [weight] * len(table), clip) == [1.0] * len(table[0][0])
+
+
+@given(table=tables, clip=clips, place=st.integers(0, 11), bad=st.one_of(st.none(), unusable))
+def test_a_candidate_without_a_usable_score_is_neutral_bit_for_bit(
+    table: list[tuple[list[float | None], float]], clip: float, place: int, bad: float | None
+) -> None:
+    rows = [[*scores[:place], bad, *scores[place:]] for scores, _ in table]
+    found = factors(rows, [weight for _, weight in table], clip)
+    assert found[min(place, len(table[0][0]))] == 1.0
+
+
+@given(table=tables, clip=clips, data=st.data())
+def test_permuting_candidates_permutes_factors(
+    table: list[tuple[list[float | None], float]], clip: float, data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(table[0][0]))))
+    weights = [weight for _, weight in table]
+    found = factors([scores for scores, _ in table], weights, clip)
+    permuted = factors([[scores[place] for place in order] for scores, _ in table], weights, clip)
+    assert permuted == [found[place] for place in order]
+
+
+@pytest.mark.parametrize(("scores", "weights"), [([], []), ([[0.5]], []), ([[0.5], [0.5, 0.5]], [1.0, 1.0])])
+def test_factors_refuse_what_they_cannot_mean(scores: list[list[float]], weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="one weight for each"):
+        factors(scores, weights, 2.0)

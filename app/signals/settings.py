@@ -1,0 +1,74 @@
+"""The settings of `/v1/signals`; app/settings.py has the others, and how they are read."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class SignalSettings(BaseSettings):
+    """A part of `app.settings.Settings`."""
+
+    signals_deadline_ms: int = Field(
+        default=1_000,
+        ge=1,
+        le=60_000,
+        description=(
+            "As REWRITE_DEADLINE_MS, for the rewrite and all stages of a signals request together. 1 s: "
+            "a rewrite that took all of its own deadline leaves as much for the stages."
+        ),
+    )
+    max_signals: int = Field(
+        default=32,
+        ge=1,
+        description=(
+            "Signals requests worked on at a time; as many may wait. 32: the relevance model has the cores "
+            "for few, and what waits in its queue is out of sight of admission."
+        ),
+    )
+    rawrank_weight: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description=(
+            "b of rawrank: the exponent of a rewrite of confidence 1 in the factor of a document. 0 switches "
+            "the stage off (`disabled`). 1: the plain ratio of its score to the mean."
+        ),
+    )
+    finerank_weight: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1: the plain ratio.",
+    )
+    max_factor: float = Field(
+        default=3.0,
+        ge=1,
+        allow_inf_nan=False,
+        description=(
+            "c: the largest factor by which rewrites may ever raise or lower a document's score; 1 makes "
+            "every stage neutral. 3: a wrong rewrite costs a document no more than a factor of 9 against "
+            "another."
+        ),
+    )
+    signal_memory_s: float = Field(
+        default=60.0,
+        gt=0,
+        description=(
+            "Seconds for which the answer of a query_id is kept for its later stages, so that all see the "
+            "same rewrites and checkpoint. 60: the stages of a search follow within one."
+        ),
+    )
+    signal_memory_entries: int = Field(
+        default=10_000,
+        ge=0,
+        description=(
+            "Searches kept so at a time (a few kB each); one more lets go of the one longest unused. "
+            "10,000: a minute of 160 searches a second. 0: none."
+        ),
+    )
+    max_signals_body_bytes: int = Field(
+        default=8_388_608,
+        ge=1024,
+        description="Bytes of one signals body; more is 413. 8 MiB: 1,000 candidates of 8 KiB.",
+    )
