@@ -151,7 +151,7 @@ def _rewrite(arguments: argparse.Namespace) -> int:
     import logging  # noqa: PLC0415 -- after parsing
 
     patience = {} if "REWRITE_DEADLINE_MS" in os.environ else {"deadline_ms": _PATIENCE_MS}
-    settings = settings_of(arguments, **patience)
+    settings = settings_of(arguments, **patience, relevance="none")  # which no rewrite needs
     logging.basicConfig(level=logging.ERROR)
     answer = asyncio.run(rewrite_once(settings, arguments))
     if arguments.json:

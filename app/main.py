@@ -20,6 +20,7 @@ from app.http.lifecycle import Lifecycle, lifespan
 from app.http.middleware import RequestMiddleware
 from app.http.routes import Handlers, install_routes
 from app.http.signals import SignalHandlers, install_signal_routes
+from app.relevance.choice import make_relevance
 from app.rewrite.activation import Activator
 from app.rewrite.admission import Admission
 from app.rewrite.batch import BatchRewriter
@@ -76,9 +77,8 @@ def create_app(
 ) -> FastAPI:
     """The service as an ASGI app.
 
-    Its lifespan starts the engine and, in reverse order, undoes whatever was started. `engine` and
-    `checkpoint` replace the ones that the settings name, for other engines and for tests. Without
-    `relevance` the ranking stages of signals are neutral, and recall has no embeddings.
+    Its lifespan starts the engine and, in reverse order, undoes whatever was started. `engine`, `checkpoint`
+    and `relevance` replace the ones that the settings name, for other engines and for tests.
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or its weights are not the engine's.
@@ -145,11 +145,12 @@ def create_app(
     batches = BatchRewriter(
         service, admission=batch_admission, concurrency=settings.batch_concurrency, clock=clock
     )
+    own_relevance = make_relevance(settings) if relevance is None else None
     signal_admission = _signal_gate(settings, metrics)
     signals = _signals(
         settings,
         rewrites=service,
-        relevance=relevance,
+        relevance=relevance or own_relevance,
         admission=signal_admission,
         metrics=metrics,
         clock=clock,
@@ -170,7 +171,7 @@ def create_app(
             "engine": _counts(lineup.current.engine),
         }
 
-    closing = () if shared is None else (shared.close,)
+    closing = [part.close for part in (shared, own_relevance) if part is not None]
     app = FastAPI(
         title="corewrite",
         version=_version(),

@@ -27,7 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from app.relevance.base import Content
-from app.relevance.model import DEFAULT_RELEVANCE, OnnxRelevance
+from app.relevance.model import OnnxRelevance
+from app.signals.settings import DEFAULT_RELEVANCE
 
 QUERIES = ("wireless headset", "intensive care nurse", "blue shirt for men", "hp laser printer")
 CANDIDATES = 100

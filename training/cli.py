@@ -101,7 +101,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 def _evaluate_stages(args: argparse.Namespace) -> int:
     """Measure the staged stack; what was asked for is written as `run_evaluate` does."""
     from app.registry.checkpoint import DEFAULT_CHECKPOINT  # noqa: PLC0415
-    from app.relevance.model import DEFAULT_RELEVANCE  # noqa: PLC0415
+    from app.signals.settings import DEFAULT_RELEVANCE  # noqa: PLC0415
     from training.datasets.beir import read_task  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.datasets.typos import with_typos  # noqa: PLC0415
@@ -180,7 +180,7 @@ def run_evaluate_context(args: argparse.Namespace) -> int:
 
 
 def add_train(subparsers: Subparsers) -> None:
-    """Add `corewrite train sft`: make a checkpoint from data."""
+    """Add `corewrite train`: make a checkpoint, or a relevance model, from data."""
     parser = subparsers.add_parser("train", help="make a checkpoint")
     steps = parser.add_subparsers(metavar="STEP", required=True)
     sft = steps.add_parser(
@@ -193,20 +193,48 @@ def add_train(subparsers: Subparsers) -> None:
     sft.add_argument("--run-dir", type=Path, help="where the run keeps its state (runs/NAME)")
     sft.add_argument("--out", type=Path, help="checkpoint folder to write (RUN_DIR/checkpoint)")
     sft.set_defaults(run=run_sft)
+    relevance = steps.add_parser(
+        "relevance",
+        help="the relevance model, from all-MiniLM-L6-v2",
+        description="Train the vision tower and both heads, fit their calibration, write the folder. An "
+        "interrupted run goes on where it was when the same command is given again.",
+    )
+    relevance.add_argument(
+        "--config", type=Path, required=True, help="TOML, such as training/configs/relevance.toml"
+    )
+    relevance.add_argument("--run-dir", type=Path, help="where the run keeps its state (runs/NAME)")
+    relevance.add_argument("--out", type=Path, help="folder to write (RUN_DIR/NAME)")
+    relevance.set_defaults(run=run_relevance)
 
 
 def run_sft(args: argparse.Namespace) -> int:
     """Train, or go on with a run, and publish its checkpoint. Returns 0, or 2 when that cannot be done."""
-    from training.config import ConfigError, read_config  # noqa: PLC0415 - see the module's docstring
+    from training.config import ConfigError, RunConfig, read_config  # noqa: PLC0415 - see the module's docstring
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.run_sft import run  # noqa: PLC0415
 
     try:
-        config = read_config(args.config)
+        config = read_config(args.config, RunConfig)
         run_dir = args.run_dir or Path("runs") / config.name
         run(config, run_dir, args.out or run_dir / "checkpoint")
     except (ConfigError, DataError) as error:
         print(f"corewrite train sft: {error}", file=sys.stderr)  # noqa: T201 - a command line talks to people
+        return 2
+    return 0
+
+
+def run_relevance(args: argparse.Namespace) -> int:
+    """Train, or go on with a run, and publish its model. Returns 0, or 2 when that cannot be done."""
+    from training.config import ConfigError, RelevanceConfig, read_config  # noqa: PLC0415
+    from training.datasets.examples import DataError  # noqa: PLC0415
+    from training.run_relevance import run  # noqa: PLC0415
+
+    try:
+        config = read_config(args.config, RelevanceConfig)
+        run_dir = args.run_dir or Path("runs") / config.name
+        run(config, run_dir, args.out or run_dir / config.name)
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"corewrite train relevance: {error}\n")
         return 2
     return 0
 

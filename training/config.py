@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -62,14 +62,35 @@ class RunConfig(_Section):
     optim: OptimConfig
 
 
-def read_config(path: Path) -> RunConfig:
-    """Read a TOML file; relative paths are taken from the working directory.
+class RelevanceConfig(_Section):
+    """A run that makes the relevance model. The last `steps - float_steps` steps compute as if in 8 bits."""
+
+    name: str
+    seed: int
+    data_dir: Path = Field(description="folder that has jobs/, products/, fashion/")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
+    save_every: int = Field(default=100, ge=1, description="steps between resumable states")
+    steps: int = Field(gt=0)
+    float_steps: int = Field(ge=0)
+    batch: int = Field(gt=1, description="judgements of a step, all of one source")
+    learning_rate: float = Field(gt=0, description="peak (AdamW)")
+    warmup_ratio: float = Field(
+        default=0.1, ge=0, le=1, description="share of the steps in which it rises from 0"
+    )
+    mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(description="source -> share of the steps")
+
+
+Config = TypeVar("Config", bound=_Section)
+
+
+def read_config(path: Path, kind: type[Config]) -> Config:
+    """Read a TOML file of a kind of run; relative paths are taken from the working directory.
 
     Raises:
         ConfigError: naming the file, the field and what is wrong with it.
     """
     try:
-        return RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (tomllib.TOMLDecodeError, ValidationError) as error:

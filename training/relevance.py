@@ -27,6 +27,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertModel
 
 from app.relevance.base import Content
+from training.config import RelevanceConfig
 from training.datasets.judgements import NEGATIVES, Judgement, Judgements
 from training.quantised import Mode, quantise_linears
 from training.vision import IMAGE_DIM
@@ -40,23 +41,6 @@ COSINE_START = 10.0
 
 IMAGE_POSITION = 511
 """No text is that long: the position is free."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One training run. `mixture`: source -> share of the steps.
-
-    The last `steps - float_steps` steps compute as if in 8 bits.
-    """
-
-    steps: int
-    float_steps: int
-    batch: int
-    learning_rate: float
-    mixture: dict[str, float]
-    seed: int = 1
-    warmup_ratio: float = 0.1
-    save_every: int = 200
 
 
 class RelevanceModel(nn.Module):
@@ -234,44 +218,46 @@ def loss_of(
     }
 
 
-def train(recipe: Recipe, sources: dict[str, Judgements], run_dir: Path) -> tuple[RelevanceModel, Tokenizer]:
+def train(
+    config: RelevanceConfig, sources: dict[str, Judgements], run_dir: Path
+) -> tuple[RelevanceModel, Tokenizer]:
     """Train, or go on with, the run in `run_dir`; one JSON line per step goes to `steps.jsonl`."""
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     model, tokenizer = base_model()
     reader = Reader(tokenizer)
     # The word embeddings stay: most words of most queries are in no training text.
     model.bert.embeddings.word_embeddings.weight.requires_grad_(requires_grad=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.01)
     step, state_file, log_file = 0, run_dir / "state.pt", run_dir / "steps.jsonl"
     if state_file.exists():
         saved: dict[str, Any] = torch.load(state_file, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
-    names, shares = list(recipe.mixture), list(recipe.mixture.values())
+    names, shares = list(config.mixture), list(config.mixture.values())
     with (
         log_file.open("a", encoding="utf-8") as log,
-        tqdm(total=recipe.steps, initial=step, unit="step") as bar,
+        tqdm(total=config.steps, initial=step, unit="step") as bar,
     ):
-        while step < recipe.steps:
+        while step < config.steps:
             started = time.perf_counter()
-            rng = Random(f"{recipe.seed} {step}")
+            rng = Random(f"{config.seed} {step}")
             # One source a step: its texts are of like length, its documents the hardest for one another.
             (name,) = rng.choices(names, shares)
-            judgements = [sources[name].draw(rng) for _ in range(recipe.batch)]
+            judgements = [sources[name].draw(rng) for _ in range(config.batch)]
             drawn = time.perf_counter()
-            ahead = step - recipe.float_steps
+            ahead = step - config.float_steps
             model.compute("float" if ahead < -WATCHED else "watching" if ahead < 0 else "eight bits")
             with torch.autocast("cpu", torch.bfloat16):
                 terms = loss_of(model, reader, judgements)
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            warmup = max(1, round(recipe.steps * recipe.warmup_ratio))
-            share = min((step + 1) / warmup, (recipe.steps - step) / max(1, recipe.steps - warmup))
+            warmup = max(1, round(config.steps * config.warmup_ratio))
+            share = min((step + 1) / warmup, (config.steps - step) / max(1, config.steps - warmup))
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * share
+                group["lr"] = config.learning_rate * share
             optimizer.step()
             optimizer.zero_grad()
             step += 1
@@ -287,7 +273,7 @@ def train(recipe: Recipe, sources: dict[str, Judgements], run_dir: Path) -> tupl
             log.flush()
             bar.set_postfix({name: f"{float(term.detach()):.3f}" for name, term in terms.items()})
             bar.update()
-            if step % recipe.save_every == 0 or step == recipe.steps:
+            if step % config.save_every == 0 or step == config.steps:
                 part = state_file.with_suffix(".part")
                 torch.save(
                     {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, part

@@ -6,7 +6,6 @@ vision tower -> image embeddings -> training -> calibration on what was held out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer
 from app.contracts.manifest import MANIFEST_NAME
 from app.registry.checkpoint import describe_file
 from app.relevance.manifest import Calibration, Head, RelevanceManifest, Role
+from training.config import ConfigError, RelevanceConfig
 from training.datasets.judgements import (
     Clicks,
     Concepts,
@@ -31,7 +31,6 @@ from training.relevance import (
     DOCUMENT_TOKENS,
     QUERY_TOKENS,
     Reader,
-    Recipe,
     RelevanceModel,
     train,
 )
@@ -47,9 +46,10 @@ INPUTS: Mapping[Role, str] = {
 CALIBRATION_DRAWS = 1500
 
 
-def run(data_dir: Path, run_dir: Path, out: Path, recipe: Recipe) -> None:
+def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
     """Make the model in `run_dir` (or go on there) and write its folder to `out`."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    data_dir = config.data_dir
     images = image_embeddings(data_dir / "fashion", run_dir)
     items = read_fashion(data_dir / "fashion")
     concepts = Concepts(data_dir / "jobs")
@@ -59,14 +59,22 @@ def run(data_dir: Path, run_dir: Path, out: Path, recipe: Recipe) -> None:
         "products": Products(data_dir / "products"),
         "fashion": Fashion(items, images),
     }
-    model, tokenizer = train(recipe, sources, run_dir)
+    if unknown := config.mixture.keys() - sources.keys():
+        raise ConfigError(f"mixture: no source {min(unknown)!r}, there are {', '.join(sources)}")
+    model, tokenizer = train(config, sources, run_dir)
     held_out: dict[str, Judgements] = {
         "concepts": Concepts(data_dir / "jobs", held_out=True),
         "fashion": Fashion(items, images, "validation"),
     }
-    rng = Random(recipe.seed)
+    rng = Random(config.seed)
     judgements = [source.draw(rng) for source in held_out.values() for _ in range(CALIBRATION_DRAWS // 2)]
-    publish(model, tokenizer, judgements, out, facts={"recipe": asdict(recipe)})
+    publish(
+        model,
+        tokenizer,
+        judgements,
+        out,
+        facts=config.model_dump(exclude={"data_dir", "threads", "save_every"}),
+    )
 
 
 def publish(
@@ -75,6 +83,7 @@ def publish(
     judgements: Sequence[Judgement],
     out: Path,
     *,
+    model_id: str,
     facts: Mapping[str, object],
 ) -> RelevanceManifest:
     """Calibrate both heads and write the folder of the model."""
@@ -87,7 +96,7 @@ def publish(
     sizes = {"max_query_tokens": QUERY_TOKENS, "max_document_tokens": DOCUMENT_TOKENS}
     manifest = RelevanceManifest(
         version=1,
-        model_id=out.name,
+        model_id=model_id,
         files={name: describe_file(out / name) for name in ("model.onnx", "tokenizer.json")},
         image_dim=IMAGE_DIM,
         embedding=Head(

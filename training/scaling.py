@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=600, help="of the first point (default 600)")
     parser.add_argument("--runs", type=Path, default=Path("runs") / "scaling")
     args = parser.parse_args(argv)
-    config = read_config(args.config)
+    config = read_config(args.config, RunConfig)
     jobs_dir = config.data_dir / "jobs"
     split = read_jobs(jobs_dir)
     rows = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []

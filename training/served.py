@@ -29,7 +29,11 @@ class ServedRewriter:
 
     def __init__(self, checkpoint: Path, *, min_confidence: float | None = None) -> None:
         self._settings = Settings(
-            checkpoint=checkpoint, min_confidence=min_confidence, deadline_ms=PATIENCE_MS, cache_entries=0
+            checkpoint=checkpoint,
+            min_confidence=min_confidence,
+            deadline_ms=PATIENCE_MS,
+            cache_entries=0,
+            relevance="none",  # rewrites are all that is asked of it
         )
 
     def rewrite(self, queries: Sequence[str]) -> list[list[Rewrite]]:

@@ -56,16 +56,7 @@ class TeacherRewriter:
 
 def sweep(jobs_dir: Path, rewriter: Rewriter) -> list[dict[str, float]]:
     """Return one row per setting: what it is, then coverage and change of nDCG@10 per side and retriever."""
-    split = read_jobs(jobs_dir)
-    canonical = [LabelledTitle(title, code) for code, title in (split.canonical | split.hidden).items()]
-    tasks = {
-        side: validation_task(jobs_dir, [(t.title, t.onet_code) for t in titles])
-        for side, titles in (
-            ("seen", _some(split.seen)),
-            ("unseen", _some(split.unseen)),
-            ("canonical", canonical),
-        )
-    }
+    tasks = validation_sides(jobs_dir)
     rankings = Rankings.over(tasks["seen"].documents)
     shown = {side: rewriter.rewrite([q.text for q in task.queries]) for side, task in tasks.items()}
     none = {
@@ -88,6 +79,20 @@ def sweep(jobs_dir: Path, rewriter: Rewriter) -> list[dict[str, float]]:
                 row[f"{side} {retriever}"] = round(gain, 4)
         rows.append(row)
     return rows
+
+
+def validation_sides(jobs_dir: Path, most: int = MAX_QUERIES) -> dict[str, Task]:
+    """The validation tasks, of at most `most` titles each but for the canonical ones."""
+    split = read_jobs(jobs_dir)
+    canonical = [LabelledTitle(title, code) for code, title in (split.canonical | split.hidden).items()]
+    return {
+        side: validation_task(jobs_dir, [(t.title, t.onet_code) for t in titles])
+        for side, titles in (
+            ("seen", _some(split.seen, most)),
+            ("unseen", _some(split.unseen, most)),
+            ("canonical", canonical),
+        )
+    }
 
 
 def best(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -129,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _some(titles: Sequence[LabelledTitle]) -> Sequence[LabelledTitle]:
-    return Random(SEED).sample(titles, min(MAX_QUERIES, len(titles)))
+def _some(titles: Sequence[LabelledTitle], most: int) -> Sequence[LabelledTitle]:
+    return Random(SEED).sample(titles, min(most, len(titles)))
 
 
 def _mean_ndcg(task: Task, rankings: Rankings, retriever: str, plans: Sequence[Plan]) -> float:

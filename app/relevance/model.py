@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +19,11 @@ from app.rewrite.cache import LruCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from app.relevance.base import Content, Floats
     from app.relevance.manifest import Head
     from app.relevance.texts import Row
-
-DEFAULT_RELEVANCE = Path(__file__).parent / "default"
 
 
 class OnnxRelevance:

@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
+
+DEFAULT_RELEVANCE = Path(__file__).parents[1] / "relevance" / "default"
 
 
 class SignalSettings(BaseSettings):
     """A part of `app.settings.Settings`."""
 
+    relevance: Literal["onnx", "remote", "none"] = Field(
+        default="onnx",
+        description=(
+            "Where scores and embeddings come from. onnx: this process, by ONNX Runtime; remote: a server "
+            "that answers /v1/rerank and /v1/embeddings; none: ranking stages stay neutral. onnx: it needs "
+            "nothing else."
+        ),
+    )
+    relevance_path: Path = Field(
+        default=DEFAULT_RELEVANCE,
+        description="Folder of the relevance model, for onnx. The default is the one in the package.",
+    )
+    relevance_provider: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="Where ONNX Runtime computes; cuda needs onnxruntime-gpu. cpu: it is there.",
+    )
+    relevance_threads: int = Field(
+        default=1,
+        ge=1,
+        description="Threads of one run of the relevance model. 1: the engine has the other cores.",
+    )
+    relevance_url: str | None = Field(
+        default=None,
+        description="Base URL of the server, for remote; with or without /v1. None: there is no usual one.",
+    )
+    relevance_model: str | None = Field(
+        default=None, description="Name under which the server has the model, for remote. None: as the URL."
+    )
+    relevance_api_key: SecretStr | None = Field(
+        default=None,
+        description="Sent to the server as a bearer token, for remote. None: one's own asks for none.",
+    )
     signals_deadline_ms: int = Field(
         default=1_000,
         ge=1,
@@ -72,3 +109,9 @@ class SignalSettings(BaseSettings):
         ge=1024,
         description="Bytes of one signals body; more is 413. 8 MiB: 1,000 candidates of 8 KiB.",
     )
+
+    @model_validator(mode="after")
+    def _remote_is_named(self) -> SignalSettings:
+        if self.relevance == "remote" and not (self.relevance_url and self.relevance_model):
+            raise ValueError("relevance=remote needs relevance_url and relevance_model")
+        return self

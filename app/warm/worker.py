@@ -153,6 +153,7 @@ async def open_app(
         "enabled": True,  # filled before it is switched on, it is warm when it is
         "cache_entries": 0,
         "redis_timeout_ms": max(settings.redis_timeout_ms, REDIS_TIMEOUT_MS),
+        "relevance": "none",  # which no rewrite needs
     }
     app = create_app(settings.model_copy(update=patient), engine=engine, checkpoint=checkpoint)
     try:

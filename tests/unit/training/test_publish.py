@@ -110,7 +110,7 @@ def test_a_run_tells_what_it_cost_and_a_finished_one_trains_no_more(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config_file.write_text(config_file.read_text().replace("steps = 150", "steps = 2"))
-    config = read_config(config_file)
+    config = read_config(config_file, RunConfig)
     trained, _ = train(config, tmp_path / "run")
     assert list(run_facts(config, tmp_path / "run")) == [config.name]
     assert run_facts(config, tmp_path / "run")[config.name].startswith("2 steps, ")

@@ -18,7 +18,7 @@ CONFIG = Path(__file__).parents[3] / "training" / "configs" / "default.toml"
 
 
 def test_each_point_differs_from_the_first_in_one_respect() -> None:
-    config = read_config(CONFIG)
+    config = read_config(CONFIG, RunConfig)
     first, *rest = [vary(config, point, 100, Path("d")).model_dump() for point in POINTS]
     for point, other in zip(POINTS[1:], rest, strict=True):
         differing = {key for key in first if first[key] != other[key]} - {"name"}
@@ -66,7 +66,7 @@ def test_only_missing_points_are_run(
 ) -> None:
     config = tmp_path / "c.toml"
     config.write_text("")
-    monkeypatch.setattr(scaling, "read_config", lambda _: mini_config)
+    monkeypatch.setattr(scaling, "read_config", lambda *_: mini_config)
     monkeypatch.setattr(scaling, "POINTS", (Point("all", "one"), Point("steps", "two", steps_ratio=0.5)))
     out = tmp_path / "scaling.json"
     out.write_text(json.dumps({"rows": [{"label": "one", "accuracy": 0.5}]}))

@@ -1,0 +1,107 @@
+"""How much a rewrite may weigh in the stages: `python -m training.sweep_stages --data DIR/jobs --json OUT`.
+
+On the validation task alone (`training.datasets.validation`), sides as in `training.tune`: for each b and c the
+mean change of nDCG@10 over the stack without rewrites, with all stages and with finerank only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.relevance.model import OnnxRelevance
+from app.signals.settings import DEFAULT_RELEVANCE
+from training.datasets.beir import Task
+from training.evaluate import Rewrite
+from training.evaluate_stages import Knobs, evaluate_stages
+from training.search import Stack
+from training.served import ServedRewriter
+from training.tune import validation_sides
+
+WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+FACTORS = (1.5, 3.0, 10.0, 30.0)
+ARMS = ("none", "finerank", "parallel")
+
+
+async def sweep(
+    sides: dict[str, tuple[Task, dict[str, list[Rewrite]]]], relevance: OnnxRelevance
+) -> list[dict[str, float]]:
+    """One row for each b and c: change of nDCG@10 by side and arm."""
+    first = next(iter(sides.values()))[0]
+    stack = await Stack.over(first.documents, relevance)
+    rows = []
+    for weight, factor in product(WEIGHTS, FACTORS):
+        row = {"b": weight, "c": factor}
+        for side, (task, rewrites) in sides.items():
+            knobs = Knobs(weight, weight, factor)
+            for found in await evaluate_stages(task, stack, rewrites, knobs=knobs, arms=ARMS):
+                row[f"{side} {found.rewrite}"] = round(
+                    found.delta if found.rewrite != "none" else found.ndcg, 4
+                )
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+        rows.append(row)
+    return rows
+
+
+def draw(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw the change of nDCG@10 against b, a line for each c, into a PNG."""
+    import matplotlib as mpl  # noqa: PLC0415 -- seconds to import, and only plots need it
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    names = [name for name in rows[0] if name.endswith("parallel")]
+    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.5), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for factor in dict.fromkeys(row["c"] for row in rows):
+            line = [(row["b"], row[name]) for row in rows if row["c"] == factor]
+            axis.plot(*zip(*line, strict=True), marker="o", label=f"c = {factor:g}")
+        axis.axhline(0, color="0.7", linewidth=1)
+        axis.set(title=name, xlabel="b", xscale="log")
+    axes[0][0].set_ylabel("change of nDCG@10")
+    axes[0][-1].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Sweep, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--data", type=Path, required=True, help="the jobs folder")
+    parser.add_argument("--relevance", type=Path, default=DEFAULT_RELEVANCE)
+    parser.add_argument("--queries", type=int, default=200, help="of each side, at most")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    rewriter = ServedRewriter(DEFAULT_CHECKPOINT)
+    sides = {}
+    for side, task in validation_sides(options.data, options.queries).items():
+        shown = rewriter.rewrite([query.text for query in task.queries])
+        sides[side] = (task, {q.query_id: found for q, found in zip(task.queries, shown, strict=True)})
+
+    async def run() -> list[dict[str, float]]:
+        relevance = OnnxRelevance(
+            options.relevance, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0
+        )
+        rows = await sweep(sides, relevance)
+        await relevance.close()
+        return rows
+
+    rows = asyncio.run(run())
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        draw(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
