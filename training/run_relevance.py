@@ -73,6 +73,7 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
         tokenizer,
         judgements,
         out,
+        model_id=config.name,
         facts=config.model_dump(exclude={"data_dir", "threads", "save_every"}),
     )
 

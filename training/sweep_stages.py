@@ -1,7 +1,8 @@
 """How much a rewrite may weigh in the stages: `python -m training.sweep_stages --data DIR/jobs --json OUT`.
 
-On the validation task alone (`training.datasets.validation`), sides as in `training.tune`: for each b and c the
-mean change of nDCG@10 over the stack without rewrites, with all stages and with finerank only.
+On the validation task alone (`training.datasets.validation`), sides as in `training.tune`: for each b and c
+the mean change of nDCG@10 over the stack without rewrites, with all stages and with finerank only. Titles of
+`seen` have siblings in the relevance model's clicks; those of `unseen` have none.
 """
 
 from __future__ import annotations
