@@ -18,6 +18,7 @@ from app.contracts.manifest import MANIFEST_NAME
 from app.registry.checkpoint import describe_file
 from app.relevance.manifest import Calibration, Head, RelevanceManifest, Role
 from training.config import ConfigError, RelevanceConfig
+from training.datasets.followups import FashionItem
 from training.datasets.judgements import (
     Clicks,
     Concepts,
@@ -35,7 +36,15 @@ from training.relevance import (
     train,
 )
 from training.relevance_onnx import build_graph
-from training.vision import IMAGE_DIM, Tower, embed_images, read_thumbnails, train_tower
+from training.vision import (
+    IMAGE_DIM,
+    Pixels,
+    Tower,
+    embed_images,
+    read_thumbnails,
+    tower_graph,
+    train_tower,
+)
 
 INPUTS: Mapping[Role, str] = {
     "input_ids": "input_ids",
@@ -50,8 +59,11 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
     """Make the model in `run_dir` (or go on there) and write its folder to `out`."""
     run_dir.mkdir(parents=True, exist_ok=True)
     data_dir = config.data_dir
-    images = image_embeddings(data_dir / "fashion", run_dir)
     items = read_fashion(data_dir / "fashion")
+    ids = [item.item_id for item in items]
+    pixels = read_thumbnails(data_dir / "fashion" / "thumbs_60x80.zip", ids)
+    tower = make_tower(items, pixels, run_dir)
+    images = dict(zip(ids, map(tuple, embed_images(tower, pixels).tolist()), strict=True))
     concepts = Concepts(data_dir / "jobs")
     sources: dict[str, Judgements] = {
         "concepts": concepts,
@@ -70,6 +82,7 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
     judgements = [source.draw(rng) for source in held_out.values() for _ in range(CALIBRATION_DRAWS // 2)]
     publish(
         model,
+        tower,
         tokenizer,
         judgements,
         out,
@@ -80,6 +93,7 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
 
 def publish(
     model: RelevanceModel,
+    tower: Tower,
     tokenizer: Tokenizer,
     judgements: Sequence[Judgement],
     out: Path,
@@ -93,13 +107,15 @@ def publish(
     tokenizer.no_truncation()
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     (out / "model.onnx").write_bytes(build_graph(model))
+    (out / "vision.onnx").write_bytes(tower_graph(tower))
     cosines, logits, relevant = raw_scores(model, Reader(tokenizer), judgements)
     sizes = {"max_query_tokens": QUERY_TOKENS, "max_document_tokens": DOCUMENT_TOKENS}
     manifest = RelevanceManifest(
         version=1,
         model_id=model_id,
-        files={name: describe_file(out / name) for name in ("model.onnx", "tokenizer.json")},
+        files={name: describe_file(out / name) for name in ("model.onnx", "tokenizer.json", "vision.onnx")},
         image_dim=IMAGE_DIM,
+        vision="vision.onnx",
         embedding=Head(
             file="model.onnx",
             output="embedding",
@@ -148,16 +164,13 @@ def calibrated(raw: NDArray[np.float64], relevant: NDArray[np.float64]) -> Calib
     return Calibration(scale=float(scale), shift=float(shift))
 
 
-def image_embeddings(folder: Path, run_dir: Path) -> dict[str, tuple[float, ...]]:
-    """The tower's embeddings of all thumbnails, trained once for a run: item id -> IMAGE_DIM floats."""
-    items = read_fashion(folder)
-    ids = [item.item_id for item in items]
-    pixels = read_thumbnails(folder / "thumbs_60x80.zip", ids)
+def make_tower(items: Sequence[FashionItem], pixels: Pixels, run_dir: Path) -> Tower:
+    """Train the vision tower, once for a run."""
     file = run_dir / "tower.pt"
     tower = Tower().eval()
     if file.exists():
         tower.load_state_dict(torch.load(file, weights_only=True))
-    else:
-        tower = train_tower(items, pixels)
-        torch.save(tower.state_dict(), file)
-    return dict(zip(ids, map(tuple, embed_images(tower, pixels).tolist()), strict=True))
+        return tower
+    tower = train_tower(items, pixels)
+    torch.save(tower.state_dict(), file)
+    return tower

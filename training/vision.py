@@ -10,10 +10,12 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -24,6 +26,7 @@ from training.retrieval import Floats
 IMAGE_DIM = 64
 HEIGHT, WIDTH = 80, 60
 CHANNELS = (24, 48, 96, 144)
+NORM_EPS = 1e-5
 EPOCHS, BATCH, LEARNING_RATE, SEED = 12, 128, 2e-3, 7
 
 Pixels = NDArray[np.uint8]
@@ -39,7 +42,7 @@ class Tower(nn.Module):
         for before, after in zip((3, *CHANNELS), CHANNELS, strict=False):
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
+                nn.BatchNorm2d(after, eps=NORM_EPS),
                 nn.ReLU(),
             ]
         self.layers = nn.Sequential(*layers)
@@ -116,3 +119,44 @@ def as_input(pixels: Pixels) -> torch.Tensor:
 def _numbers(names: Sequence[str]) -> torch.Tensor:
     place = {name: number for number, name in enumerate(sorted(set(names)))}
     return torch.tensor([place[name] for name in names])
+
+
+def tower_graph(tower: Tower) -> bytes:
+    """The ONNX graph, normalisation folded into the convolutions.
+
+    in   pixels     [images, 3, HEIGHT, WIDTH] float32 in 0..1
+    out  embedding  [images, IMAGE_DIM] float32, rows of length 1
+    """
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def constant(name: str, tensor: torch.Tensor) -> str:
+        constants.append(numpy_helper.from_array(tensor.detach().numpy(), name))
+        return name
+
+    weights, x = tower.state_dict(), "pixels"
+    for i in range(len(CHANNELS)):
+        norm = f"layers.{3 * i + 1}"
+        gain = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + NORM_EPS)
+        weight = constant(f"conv_{i}", weights[f"layers.{3 * i}.weight"] * gain[:, None, None, None])
+        bias = constant(f"bias_{i}", weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain)
+        nodes.append(
+            helper.make_node("Conv", [x, weight, bias], [f"c_{i}"], strides=[2, 2], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"c_{i}"], [f"x_{i}"]))
+        x = f"x_{i}"
+    last = [constant("out", tower.out.weight), constant("out_bias", tower.out.bias)]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [x], ["mean"]),
+        helper.make_node("GlobalMaxPool", [x], ["largest"]),
+        helper.make_node("Concat", ["mean", "largest"], ["pooled"], axis=1),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", *last], ["projected"], transB=1),
+        helper.make_node("LpNormalization", ["projected"], ["embedding"], axis=-1, p=2),
+    ]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["images", 3, HEIGHT, WIDTH])
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["images", IMAGE_DIM])
+    graph = helper.make_graph(nodes, "vision", [pixels], [embedding], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    serialised: bytes = model.SerializeToString()
+    return serialised

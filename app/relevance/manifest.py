@@ -71,7 +71,8 @@ class RelevanceManifest(_Part):
     """Everything a server must know before it loads a graph.
 
     `embedding` is rawrank's head, `score` finerank's; at least one is there. `image_dim` is 0 where no graph
-    reads an image. `training` holds free-form facts.
+    reads an image; `vision` names the graph that makes an image's floats, where there is one. `training`
+    holds free-form facts.
     """
 
     version: Literal[1]
@@ -79,6 +80,7 @@ class RelevanceManifest(_Part):
     files: Mapping[FileName, FileEntry]
     tokenizer: FileName = "tokenizer.json"
     image_dim: int = Field(default=0, ge=0)
+    vision: FileName | None = None
     embedding: Head | None = None
     score: Head | None = None
     training: Mapping[str, object] = Field(default_factory=dict)
@@ -88,7 +90,8 @@ class RelevanceManifest(_Part):
         heads = [head for head in (self.embedding, self.score) if head is not None]
         if not heads:
             raise ValueError("describe a head: embedding, score, or both")
-        for name in (self.tokenizer, *(head.file for head in heads)):
+        vision = () if self.vision is None else (self.vision,)
+        for name in (self.tokenizer, *vision, *(head.file for head in heads)):
             if name not in self.files:
                 raise ValueError(f"files: lists no {name}")
         if self.image_dim and not any("image" in head.inputs for head in heads):

@@ -16,7 +16,7 @@ from app.relevance.base import Content
 from training.datasets.judgements import Judgement
 from training.relevance import Reader, RelevanceModel, loss_of
 from training.relevance_onnx import build_graph
-from training.vision import IMAGE_DIM
+from training.vision import HEIGHT, IMAGE_DIM, WIDTH, Tower, as_input, embed_images, tower_graph
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop")
 
@@ -148,3 +148,16 @@ def test_a_few_steps_learn_to_tell_the_relevant_document(model: RelevanceModel, 
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < first / 3
+
+
+@torch.no_grad()
+def test_the_towers_graph_computes_what_torch_does() -> None:
+    torch.manual_seed(3)
+    tower = Tower().train()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
+    tower(as_input(pixels))  # running means other than those of a fresh layer
+    tower.eval()
+    session = ort.InferenceSession(tower_graph(tower))
+    (found,) = session.run(None, {"pixels": as_input(pixels).numpy()})
+    assert found == pytest.approx(embed_images(tower, pixels), abs=1e-5)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(4), abs=1e-5)
