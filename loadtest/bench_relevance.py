@@ -1,6 +1,6 @@
 """Pairs a second of the relevance model's finerank head, beside sentence-transformers' CrossEncoder.
 
-    python loadtest/bench_relevance.py --documents CORPUS.jsonl --json OUT.json
+    python loadtest/bench_relevance.py --documents CORPUS.jsonl --relevance DIR --json OUT.json
 
 Both run in this process, in turn, round after round, on the same threads, and read the same pairs from text.
 The CrossEncoder has the encoder's weights as the graph has them, widened from 8 bits, and a head of the same
@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from app.relevance.base import Content
 from app.relevance.model import OnnxRelevance
-from app.signals.settings import DEFAULT_RELEVANCE
 
 QUERIES = ("wireless headset", "intensive care nurse", "blue shirt for men", "hp laser printer")
 CANDIDATES = 100
@@ -177,7 +176,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--documents", type=Path, required=True, help="corpus.jsonl")
-    parser.add_argument("--relevance", type=Path, default=DEFAULT_RELEVANCE)
+    parser.add_argument("--relevance", type=Path, required=True, help="folder of the model")
     parser.add_argument("--words", type=int, default=20, help="words of a document; about 30 tokens")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64, help="of the CrossEncoder")

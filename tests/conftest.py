@@ -34,9 +34,6 @@ def shared_data() -> Path:
     return folder
 
 
-# Of the hundreds of apps that tests build, those that mean the relevance model say so.
-os.environ.setdefault("REWRITE_RELEVANCE", "none")
-
 # A busy machine is not a bug: examples may take their time.
 settings.register_profile("corewrite", deadline=None)
 settings.load_profile("corewrite")

@@ -26,9 +26,7 @@ def add_search(subparsers: Subparsers) -> None:
     parser.add_argument("query")
     parser.add_argument("--data", type=Path, required=True, help="folder with corpus.jsonl")
     parser.add_argument("--checkpoint", type=Path, help="folder of the rewriter (the one in the package)")
-    parser.add_argument(
-        "--relevance", type=Path, help="folder of the relevance model (the one in the package)"
-    )
+    parser.add_argument("--relevance", type=Path, help="folder of the relevance model")
     parser.add_argument("--depth", type=int, default=10, help="documents to show")
     parser.add_argument("--width", type=int, default=110, help="columns of the terminal")
     parser.set_defaults(run=run_search)
@@ -41,7 +39,7 @@ def run_search(args: argparse.Namespace) -> int:
     from app.errors import CheckpointError  # noqa: PLC0415
     from app.registry.checkpoint import DEFAULT_CHECKPOINT  # noqa: PLC0415
     from app.relevance.model import OnnxRelevance  # noqa: PLC0415
-    from app.signals.settings import DEFAULT_RELEVANCE  # noqa: PLC0415
+    from training.config import DEFAULT_RELEVANCE  # noqa: PLC0415
     from training.datasets.beir import read_corpus  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.search import Plan, Stack  # noqa: PLC0415

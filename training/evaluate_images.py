@@ -20,7 +20,7 @@ import numpy as np
 from app.relevance.base import Content
 from app.relevance.images import ImageTower
 from app.relevance.model import OnnxRelevance
-from app.signals.settings import DEFAULT_RELEVANCE
+from training.config import DEFAULT_RELEVANCE
 from training.datasets.followups import FashionItem
 from training.datasets.judgements import read_fashion, without_colour
 from training.measures import bootstrap

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from app.relevance.model import OnnxRelevance
-from app.signals.settings import DEFAULT_RELEVANCE
+from training.config import DEFAULT_RELEVANCE
 from training.datasets.beir import Task
 from training.evaluate import Rewrite
 from training.evaluate_stages import Knobs, evaluate_stages

@@ -21,19 +21,19 @@ def make_relevance(settings: Settings) -> OnnxRelevance | RemoteRelevance | None
     """
     if settings.relevance == "none":
         return None
-    if settings.relevance == "remote":
-        from app.relevance.remote import RemoteRelevance  # noqa: PLC0415 -- each loads only its own libraries
+    if settings.relevance == "onnx" and settings.relevance_path is not None:
+        from app.relevance.model import OnnxRelevance  # noqa: PLC0415 -- each loads only its own libraries
 
-        key = settings.relevance_api_key
-        return RemoteRelevance(
-            settings.relevance_url or "",
-            settings.relevance_model or "",
-            api_key=key.get_secret_value() if key else None,
+        return OnnxRelevance(
+            settings.relevance_path,
+            threads=settings.relevance_threads,
+            provider=PROVIDERS[settings.relevance_provider],
         )
-    from app.relevance.model import OnnxRelevance  # noqa: PLC0415 -- as above
+    from app.relevance.remote import RemoteRelevance  # noqa: PLC0415 -- as above
 
-    return OnnxRelevance(
-        settings.relevance_path,
-        threads=settings.relevance_threads,
-        provider=PROVIDERS[settings.relevance_provider],
+    key = settings.relevance_api_key
+    return RemoteRelevance(
+        settings.relevance_url or "",
+        settings.relevance_model or "",
+        api_key=key.get_secret_value() if key else None,
     )

@@ -8,23 +8,21 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
-DEFAULT_RELEVANCE = Path(__file__).parents[1] / "relevance" / "default"
-
 
 class SignalSettings(BaseSettings):
     """A part of `app.settings.Settings`."""
 
     relevance: Literal["onnx", "remote", "none"] = Field(
-        default="onnx",
+        default="none",
         description=(
             "Where scores and embeddings come from. onnx: this process, by ONNX Runtime; remote: a server "
-            "that answers /v1/rerank and /v1/embeddings; none: ranking stages stay neutral. onnx: it needs "
-            "nothing else."
+            "that answers /v1/rerank and /v1/embeddings; none: ranking stages stay neutral. none: the "
+            "package comes without a relevance model."
         ),
     )
-    relevance_path: Path = Field(
-        default=DEFAULT_RELEVANCE,
-        description="Folder of the relevance model, for onnx. The default is the one in the package.",
+    relevance_path: Path | None = Field(
+        default=None,
+        description="Folder of the relevance model, for onnx: manifest, graph, tokenizer. None: see above.",
     )
     relevance_provider: Literal["cpu", "cuda"] = Field(
         default="cpu",
@@ -111,7 +109,9 @@ class SignalSettings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _remote_is_named(self) -> SignalSettings:
+    def _model_is_named(self) -> SignalSettings:
         if self.relevance == "remote" and not (self.relevance_url and self.relevance_model):
             raise ValueError("relevance=remote needs relevance_url and relevance_model")
+        if self.relevance == "onnx" and self.relevance_path is None:
+            raise ValueError("relevance=onnx needs relevance_path")
         return self
