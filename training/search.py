@@ -3,7 +3,7 @@
     recall     BM25 and the bi-encoder, fused by reciprocal rank; a rewrite's run is added to the original's
                at `recall_weight(confidence)`. The RECALLED best go on
     rawrank    B = s(q, d) of the bi-encoder, times φ; the FINE best go on
-    finerank   B = s(q, d) of the cross-encoder, times the bi-encoder's, times φ
+    finerank   B = s(q, d) of the cross-encoder, times what rawrank made of the document, times φ
 
 φ comes from `app.contracts.fusion`, with b · confidence for the weight of a rewrite. What finerank does not
 reach follows in rawrank's order.
@@ -97,10 +97,9 @@ class Stack:
     async def _search(self, plan: Plan) -> list[str]:
         candidates = self._recall(plan)
         raw = self._rawrank(plan, candidates)
-        order = sorted(range(len(candidates)), key=lambda i: -raw[i][1])
+        order = sorted(range(len(candidates)), key=lambda i: -raw[i])
         best = [candidates[i] for i in order[:FINE]]
-        base = {candidates[i]: raw[i][0] for i in order[:FINE]}
-        fine = await self._finerank(plan, best, base)
+        fine = await self._finerank(plan, best, [raw[i] for i in order[:FINE]])
         ranked = sorted(range(len(best)), key=lambda i: -fine[i])
         rest = [candidates[i] for i in order[FINE:]]
         return [self._ids[place] for place in [*(best[i] for i in ranked), *rest]]
@@ -117,8 +116,8 @@ class Stack:
         hybrid = fuse_ranks(fused, (1.0, 1.0))[:RECALLED]
         return [self._place[doc_id] for doc_id, _ in hybrid]
 
-    def _rawrank(self, plan: Plan, candidates: list[int]) -> list[tuple[float, float]]:
-        """For each candidate the original's score, and that times φ."""
+    def _rawrank(self, plan: Plan, candidates: list[int]) -> list[float]:
+        """For each candidate the original's score times φ."""
         vectors = self._embeddings[candidates]
         base = self._relevance.similarity(self._vectors[plan.query], vectors)
         rows = [
@@ -126,17 +125,15 @@ class Stack:
             for rewrite in plan.used("rawrank")
         ]
         phi = _phi(rows, plan.used("rawrank"), plan.rawrank_weight, plan.max_factor, len(candidates))
-        return [(score, score * factor) for score, factor in zip(base, phi, strict=True)]
+        return [score * factor for score, factor in zip(base, phi, strict=True)]
 
-    async def _finerank(self, plan: Plan, candidates: list[int], base: dict[int, float]) -> list[float]:
+    async def _finerank(self, plan: Plan, candidates: list[int], base: list[float]) -> list[float]:
         used = plan.used("finerank")
         own, *rows = await asyncio.gather(
             *(self._score(text, candidates) for text in (plan.query, *(rewrite.text for rewrite in used)))
         )
         phi = _phi(rows, used, plan.finerank_weight, plan.max_factor, len(candidates))
-        return [
-            score * base[place] * factor for score, place, factor in zip(own, candidates, phi, strict=True)
-        ]
+        return [score * before * factor for score, before, factor in zip(own, base, phi, strict=True)]
 
     async def _score(self, text: str, candidates: list[int]) -> list[float]:
         new = [place for place in candidates if (text, place) not in self._pairs]

@@ -64,6 +64,17 @@ def test_finerank_alone_reorders_what_the_original_put_there_and_nothing_else(sh
     assert found[FINE:] == original[FINE:]
 
 
+def test_finerank_starts_from_what_rawrank_made_of_a_document(shared: Stack) -> None:
+    strong = {"rawrank_weight": 8.0, "max_factor": 50.0}
+    original, found = search(
+        shared, Plan("icu rn"), Plan("icu rn", REWRITES, frozenset({"rawrank"}), **strong)
+    )
+    kept = set(original[:FINE]) & set(found[:FINE])
+    assert [doc_id for doc_id in found[:FINE] if doc_id in kept] != [
+        doc_id for doc_id in original[:FINE] if doc_id in kept
+    ]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=3),
