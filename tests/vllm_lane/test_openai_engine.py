@@ -76,7 +76,7 @@ def engine(run: Run, server: VllmServe) -> Iterator[OpenaiEngine]:
 @pytest.fixture(scope="module")
 def endless(run: Run, server: VllmServe) -> Iterator[OpenaiEngine]:
     """An engine whose completions all have `max_tokens`: it waits for an end token that never comes."""
-    engine = connect(server)
+    engine = connect(server, connect_timeout_s=30.0)  # a second is short on a busy machine
     run(engine.start())
     engine._end_id = engine._tokenizer.token_to_id(PAD)
     yield engine
@@ -173,7 +173,7 @@ def test_a_cancelled_request_leaves_nothing_behind(
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
+        assert [one for one in outcomes if not isinstance(one, asyncio.CancelledError)] == []
         await until("an idle vLLM", lambda: running() == 0)
         assert generated() - before < (len(finished) + count) * LONG.max_tokens
 
