@@ -86,11 +86,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         oracle=oracle or None,
         nearest=nearest,
     )
-    sys.stdout.write(as_table(report) + "\n")
-    if args.json:
-        about = {"data": args.data.resolve().name, "split": args.split, "typos": args.typos}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({**about, **report.as_json()}, indent=1) + "\n", encoding="utf-8")
+    _show(report, args)
     if args.plot:
         from training.curve import draw  # noqa: PLC0415
 
@@ -122,11 +118,7 @@ def _evaluate_stages(args: argparse.Namespace) -> int:
         only_judged=args.only_judged,
     )
     report = Report(tuple(rows))
-    sys.stdout.write(as_table(report) + "\n")
-    if args.json:
-        about = {"data": args.data.resolve().name, "split": args.split, "typos": args.typos}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({**about, **report.as_json()}, indent=1) + "\n", encoding="utf-8")
+    _show(report, args)
     return 0
 
 
@@ -251,6 +243,15 @@ def as_table(report: Report) -> str:
     ]
     facts = ", ".join(f"{name} {count}" for name, count in report.facts.items())
     return "\n".join([*lines, facts])
+
+
+def _show(report: Report, args: argparse.Namespace) -> None:
+    """Print the table; write the report where `--json` says."""
+    sys.stdout.write(as_table(report) + "\n")
+    if args.json:
+        about = {"data": args.data.resolve().name, "split": args.split, "typos": args.typos}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({**about, **report.as_json()}, indent=1) + "\n", encoding="utf-8")
 
 
 def _refuse(complaint: str) -> int:

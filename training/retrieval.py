@@ -126,19 +126,29 @@ def cached_embeddings(texts: Sequence[str], cache_dir: Path = CACHE) -> Floats:
 
     The file is named by a SHA-256 over the encoder's name and every text, so it can never be stale.
     """
-    digest = hashlib.sha256(ENCODER.encode())
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    path = cache_dir / f"{digest.hexdigest()[:32]}.npy"
+    path = vectors_file(ENCODER, texts, cache_dir)
     if path.exists():
         return np.asarray(np.load(path), dtype=np.float32)
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     vectors = embed(list(place), progress=True)[[place[text] for text in texts]]
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")  # never leave half a file behind
+    save_vectors(path, vectors)
+    return vectors
+
+
+def vectors_file(encoder: str, texts: Sequence[str], cache_dir: Path) -> Path:
+    """Where the vectors of these texts by this encoder are kept."""
+    digest = hashlib.sha256(encoder.encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return cache_dir / f"{digest.hexdigest()[:32]}.npy"
+
+
+def save_vectors(path: Path, vectors: Floats) -> None:
+    """Write them; half a file is never left behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
     np.save(partial, vectors)
     partial.replace(path)
-    return vectors
 
 
 @cache

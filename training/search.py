@@ -12,8 +12,6 @@ reach follows in rawrank's order.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from app.contracts.fusion import factors, fuse_ranks, fuse_scores, recall_weight
 from app.relevance.base import Content, Floats, Relevance
 from training.datasets.beir import Document
 from training.evaluate import Rewrite
-from training.retrieval import CACHE, DEPTH, Bm25Retriever, Run, top
+from training.retrieval import CACHE, DEPTH, Bm25Retriever, Run, save_vectors, top, vectors_file
 
 RECALLED, FINE = 1000, 100
 EMBED_BLOCK = 1024
@@ -82,11 +80,11 @@ class Stack:
         cls, documents: Sequence[Document], relevance: Relevance, cache_dir: Path = CACHE
     ) -> Stack:
         """Index `documents`; their embeddings are kept on disk under the model's digest."""
-        file = cache_dir / f"{_corpus_digest(documents, relevance)}.npy"
+        file = vectors_file(relevance.digest, [document.content for document in documents], cache_dir)
         embeddings = _read(file)
         if embeddings is None:
             embeddings = await _embed_corpus(documents, relevance)
-            _write(file, embeddings)
+            save_vectors(file, embeddings)
         return cls(documents, Bm25Retriever(documents), relevance, embeddings)
 
     async def search(self, plans: Sequence[Plan]) -> list[list[str]]:
@@ -160,23 +158,8 @@ async def _embed_corpus(documents: Sequence[Document], relevance: Relevance) -> 
     return np.concatenate(parts)
 
 
-def _corpus_digest(documents: Sequence[Document], relevance: Relevance) -> str:
-    """Of the model and every text: the file named by it can never be stale."""
-    digest = hashlib.sha256(relevance.digest.encode())
-    for document in documents:
-        digest.update(hashlib.sha256(document.content.encode()).digest())
-    return digest.hexdigest()[:32]
-
-
 def _read(file: Path) -> Floats | None:
     return np.asarray(np.load(file), np.float32) if file.exists() else None
-
-
-def _write(file: Path, embeddings: Floats) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.stem}.{os.getpid()}.partial.npy")  # never leave half a file behind
-    np.save(partial, embeddings)
-    partial.replace(file)
 
 
 def _texts(plan: Plan) -> list[str]:

@@ -6,8 +6,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.contracts.confidence import CALIBRATION_NAME, Calibration
 from app.contracts.manifest import CHECKPOINT_ID, MANIFEST_NAME, FileEntry, GoldenPrompt, Manifest
@@ -17,6 +18,8 @@ from app.errors import CheckpointError, UnknownCheckpointError
 DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
 REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", CALIBRATION_NAME)
 MAX_MANIFEST_BYTES = 1 << 20
+
+Described = TypeVar("Described", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: a file is missing, altered, a symbolic link, or of an unknown version; the message
             names the file. Nothing of the weights is parsed before all digests agree.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path, Manifest, "a checkpoint folder")
     for name in REQUIRED:
         if name not in manifest.files:
             raise CheckpointError(f"{path / MANIFEST_NAME}: lists no {name}")
@@ -91,14 +94,19 @@ def describe_file(path: Path) -> FileEntry:
     return FileEntry(sha256=_sha256(path), bytes=path.stat().st_size)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, kind: type[Described], what: str) -> Described:
+    """Read `manifest.json` of a folder as `kind`; `what` says what the folder should be.
+
+    Raises:
+        CheckpointError: there is none, it is too large, or it is not of that kind.
+    """
     file = path / MANIFEST_NAME
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; is {path} a checkpoint folder?")
+        raise CheckpointError(f"{file}: no such file; is {path} {what}?")
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise CheckpointError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes")
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise CheckpointError(f"{file}: {error}") from error
 

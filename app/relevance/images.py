@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from app.errors import CheckpointError, RelevanceError
 from app.relevance.graph import open_session
-from app.relevance.model import read_manifest
+from app.relevance.model import read_verified
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ class ImageTower:
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        manifest = read_manifest(path)
+        manifest = read_verified(path)
         if manifest.vision is None:
             raise CheckpointError(f"{path}: {manifest.model_id} comes without a vision tower")
         self._session = open_session(

@@ -6,11 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
-from app.contracts.manifest import MANIFEST_NAME
-from app.errors import CheckpointError, RelevanceError
-from app.registry.checkpoint import MAX_MANIFEST_BYTES, verify_file
+from app.errors import RelevanceError
+from app.registry.checkpoint import read_manifest, verify_file
 from app.relevance.batching import Batcher
 from app.relevance.graph import GraphHead, open_session
 from app.relevance.manifest import RelevanceManifest
@@ -52,7 +50,7 @@ class OnnxRelevance:
         max_rows: int = 4096,
         max_known: int = 10_000,
     ) -> None:
-        self.manifest = read_manifest(path)
+        self.manifest = read_verified(path)
         self._heads = {
             kind: GraphHead(
                 open_session(path / head.file, head.output, threads=threads, provider=provider),
@@ -122,17 +120,9 @@ class OnnxRelevance:
         return head
 
 
-def read_manifest(path: Path) -> RelevanceManifest:
+def read_verified(path: Path) -> RelevanceManifest:
     """Read the folder's manifest and verify its files. Raises CheckpointError."""
-    file = path / MANIFEST_NAME
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; is {path} the folder of a relevance model?")
-    if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise CheckpointError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes")
-    try:
-        manifest = RelevanceManifest.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise CheckpointError(f"{file}: {error}") from error
+    manifest = read_manifest(path, RelevanceManifest, "the folder of a relevance model")
     for name, entry in manifest.files.items():
         verify_file(path / name, entry)
     return manifest
