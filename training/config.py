@@ -76,6 +76,9 @@ class RelevanceConfig(_Section):
     steps: int = Field(gt=0)
     float_steps: int = Field(ge=0)
     batch: int = Field(gt=1, description="judgements of a step, all of one source")
+    crowd: int = Field(
+        gt=0, description="documents drawn to their centroids, of a step whose documents have any"
+    )
     learning_rate: float = Field(gt=0, description="peak (AdamW)")
     warmup_ratio: float = Field(
         default=0.1, ge=0, le=1, description="share of the steps in which it rises from 0"

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from app.contracts.fusion import RANK_SHARPNESS
 from app.relevance.model import OnnxRelevance
 from training.datasets.beir import Qrels, Task
 from training.evaluate import Rewrite, Rewriter, Row, row
 from training.measures import judged, per_query
-from training.search import STAGES, Plan, Stack
+from training.search import Plan, Stack
 
 ARMS = ("none", "finerank", "parallel", "alone", "random", "empty")
 SEED = 4
@@ -29,11 +30,12 @@ SEED = 4
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """b of rawrank and of finerank, and c."""
+    """b of rawrank and of finerank, c, and how fast b falls with confidence (`rank_weight`)."""
 
     rawrank_weight: float = 1.0
     finerank_weight: float = 1.0
     max_factor: float = 3.0
+    sharpness: float = RANK_SHARPNESS
 
 
 def measure_stages(
@@ -103,7 +105,13 @@ def plans_of(
 ) -> list[Plan]:
     """One plan per query."""
     used = [tuple(rewrites.get(query_id, ())) for query_id in ids]
-    plain = Plan("", (), frozenset(STAGES), knobs.rawrank_weight, knobs.finerank_weight, knobs.max_factor)
+    plain = Plan(
+        "",
+        rawrank_weight=knobs.rawrank_weight,
+        finerank_weight=knobs.finerank_weight,
+        max_factor=knobs.max_factor,
+        sharpness=knobs.sharpness,
+    )
     plans = [replace(plain, query=text[query_id]) for query_id in ids]
     match arm:
         case "none":

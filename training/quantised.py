@@ -19,6 +19,9 @@ Mode = Literal["float", "watching", "eight bits"]
 TAIL = 1e-5
 """Share of the activations beyond each end of the range; they are clipped."""
 
+WATCHED_NUMBERS = 1 << 18
+"""At most so many numbers of a layer's input are looked at; sorting more of them takes seconds a step."""
+
 
 class QuantisedLinear(nn.Module):
     """A linear layer in one of three modes: as it was, watching its inputs, or as if in 8 bits.
@@ -40,8 +43,8 @@ class QuantisedLinear(nn.Module):
         """[.., inputs] -> [.., outputs]."""
         if self.mode == "watching":
             ends = torch.tensor([TAIL, 1 - TAIL])
-            sample = x.detach().float().flatten()
-            sample = sample[torch.randperm(len(sample))[: 1 << 20]]
+            sample = x.detach().flatten()
+            sample = sample[:: 1 + len(sample) // WATCHED_NUMBERS].float()
             low, high = torch.quantile(sample, ends)
             self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         if self.mode != "eight bits":

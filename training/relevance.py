@@ -1,10 +1,14 @@
 """The relevance model: one encoder, two heads, made from all-MiniLM-L6-v2.
 
-    embedding  mean over the tokens, length 1: rawrank's dot product      InfoNCE (van den Oord et al. 2018)
+    embedding  mean over the tokens, length 1: rawrank's dot product. Documents that come in groups are drawn
+               to the centroid of theirs among all, and so are queries (proxies that stay as they are:
+               Movshovitz-Attias et al., ICCV 2017); others by InfoNCE (van den Oord et al. 2018)
     score      query and document read together, the means over the tokens of either compared, as in
                InferSent (Conneau et al. 2017), on top of their cosine: cross-entropy over one relevant
                document and the negatives, plus binary cross-entropy, which gives the scale its zero
 
+A pair meets in the last JOINT_LAYERS only (MacAvaney et al., SIGIR 2020); below, query and document are read
+as if alone, each from its own [CLS] and first position on, so that what the encoder knows of either stays.
 An image is one more token, projected from its embedding; without one it is masked, and nothing else changes.
 Query and document differ by their token type, in both heads.
 """
@@ -13,34 +17,57 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import BertConfig, BertModel
 
-from app.relevance.base import Content
+from app.relevance.base import Content, Floats
+from app.relevance.manifest import Calibration, Head, Role
+from app.relevance.texts import Row, Texts
 from training.config import RelevanceConfig
 from training.datasets.judgements import NEGATIVES, Judgement, Judgements
 from training.quantised import Mode, quantise_linears
 from training.vision import IMAGE_DIM
 
-QUERY_TOKENS, DOCUMENT_TOKENS = 32, 48
+JOINT_LAYERS = 2
 TEMPERATURE = 0.05
 WATCHED = 16
 """Steps before those in 8 bits in which the ranges of activations are found."""
 
 COSINE_START = 10.0
 
+FAR = -1e4
+"""Added to what attention may not see: its share is 0 in float32."""
+
 IMAGE_POSITION = 511
 """No text is that long: the position is free."""
+
+INPUTS: Mapping[Role, str] = {
+    "input_ids": "input_ids",
+    "attention_mask": "attention_mask",
+    "token_type_ids": "token_type_ids",
+    "image": "image",
+}
+HEAD = Head(
+    file="model.onnx",
+    output="logit",
+    inputs=INPUTS,
+    max_query_tokens=32,
+    max_document_tokens=48,
+    document_type=1,
+    calibration=Calibration(scale=1.0, shift=0.0),
+)
+"""How both heads read texts; their outputs and calibrations are filled in when the model is published."""
 
 
 class RelevanceModel(nn.Module):
@@ -67,16 +94,18 @@ class RelevanceModel(nn.Module):
     def encode(self, batch: Batch) -> torch.Tensor:
         """Hidden states [rows, tokens + 1, size]; the last place is the image's."""
         words = self.bert.embeddings.word_embeddings(batch.ids)
-        inputs = torch.cat([words, self.image(batch.image)[:, None]], dim=1)
-        rows, tokens = batch.ids.shape
-        positions = torch.arange(tokens).expand(rows, tokens)
-        last = torch.full((rows, 1), IMAGE_POSITION)
-        hidden: torch.Tensor = self.bert(
-            inputs_embeds=inputs,
-            attention_mask=batch.whole_mask,
+        hidden: torch.Tensor = self.bert.embeddings(
+            inputs_embeds=torch.cat([words, self.image(batch.image)[:, None]], dim=1),
             token_type_ids=batch.whole_types,
-            position_ids=torch.cat([positions, last], dim=1),
-        ).last_hidden_state
+            position_ids=batch.positions,
+        )
+        there = batch.whole_mask[:, None, None, :].bool()
+        alike = batch.whole_types[:, None, :, None] == batch.whole_types[:, None, None, :]
+        joint = torch.where(there, 0.0, FAR)
+        alone = torch.where(there & alike, 0.0, FAR)
+        layers = self.bert.encoder.layer
+        for place, layer in enumerate(layers):
+            hidden = layer(hidden, alone if place < len(layers) - JOINT_LAYERS else joint)
         return hidden
 
     def embed(self, batch: Batch) -> torch.Tensor:
@@ -116,62 +145,52 @@ class Batch:
         return torch.cat([self.mask, (self.image != 0).any(1, keepdim=True).long()], dim=1)
 
     @property
+    def positions(self) -> torch.Tensor:
+        """[rows, tokens + 1]: a document's count from 0, the image's is IMAGE_POSITION."""
+        rows, tokens = self.ids.shape
+        before = (self.mask * (1 - self.types)).sum(1, keepdim=True)
+        # What is padded has type 0, and what a position says of it is not seen.
+        text = torch.arange(tokens) - self.types * before
+        return torch.cat([text, torch.full((rows, 1), IMAGE_POSITION)], dim=1)
+
+    @property
     def whole_types(self) -> torch.Tensor:
         """The types with the image's place, which is the document's, [rows, tokens + 1]."""
         return torch.cat([self.types, torch.ones_like(self.types[:, :1])], dim=1)
 
 
 class Reader:
-    """Texts to batches, with the tokenizer of the encoder."""
+    """Texts to batches, as the service reads them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._cls: int = tokenizer.token_to_id("[CLS]") or 0
-        self._sep: int = tokenizer.token_to_id("[SEP]") or 0
+        self._texts = Texts(tokenizer)
 
     def queries(self, texts: Sequence[str]) -> Batch:
         """For embeddings."""
-        return self._pad(
-            [([self._cls, *self._ids(text, QUERY_TOKENS), self._sep], []) for text in texts], None
-        )
+        return _pad(self._texts.queries(texts, HEAD))
 
     def documents(self, contents: Sequence[Content]) -> Batch:
         """For embeddings; their type is the document's."""
-        rows: list[tuple[list[int], list[int]]] = [
-            ([], [self._cls, *self._ids(content.text, DOCUMENT_TOKENS), self._sep]) for content in contents
-        ]
-        return self._pad(rows, contents)
+        return _pad(self._texts.documents(contents, HEAD))
 
     def pairs(self, pairs: Sequence[tuple[str, Content]]) -> Batch:
-        """[CLS] query [SEP] document [SEP]."""
-        rows = [
-            (
-                [self._cls, *self._ids(query, QUERY_TOKENS), self._sep],
-                [*self._ids(content.text, DOCUMENT_TOKENS), self._sep],
-            )
-            for query, content in pairs
-        ]
-        return self._pad(rows, [content for _, content in pairs])
+        """A query and a document each, to be read together."""
+        rows = [row for query, content in pairs for row in self._texts.pairs(query, [content], HEAD)]
+        return _pad(rows)
 
-    def _ids(self, text: str, most: int) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids[:most]
 
-    def _pad(self, rows: Sequence[tuple[list[int], list[int]]], contents: Sequence[Content] | None) -> Batch:
-        width = max(len(query) + len(document) for query, document in rows)
-        ids, mask, types = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-        image = torch.zeros(len(rows), IMAGE_DIM)
-        for row, (query, document) in enumerate(rows):
-            length = len(query) + len(document)
-            ids[row, :length] = torch.tensor(query + document)
-            mask[row, :length] = 1
-            types[row, len(query) : length] = 1
-            content = contents[row] if contents else None
-            if content is not None and content.image is not None:
-                image[row] = torch.tensor(content.image)
-        return Batch(ids, mask, types, image)
+def _pad(rows: Sequence[Row]) -> Batch:
+    width = max(len(row.ids) for row in rows)
+    ids, mask, types = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    image = torch.zeros(len(rows), IMAGE_DIM)
+    for place, row in enumerate(rows):
+        length = len(row.ids)
+        ids[place, :length] = torch.tensor(row.ids)
+        mask[place, :length] = 1
+        types[place, :length] = torch.tensor(row.types)
+        if row.image is not None:
+            image[place] = torch.tensor(row.image)
+    return Batch(ids, mask, types, image)
 
 
 def base_model() -> tuple[RelevanceModel, Tokenizer]:
@@ -183,25 +202,42 @@ def base_model() -> tuple[RelevanceModel, Tokenizer]:
     config = BertConfig(**{**found.config.to_dict(), "attn_implementation": "eager"})
     bert = BertModel(config, add_pooling_layer=False)
     bert.load_state_dict({name: value for name, value in found.state_dict().items() if "pooler" not in name})
-    return RelevanceModel(bert), Tokenizer.from_str(sentence.tokenizer.backend_tokenizer.to_str())
+    tokenizer = Tokenizer.from_str(sentence.tokenizer.backend_tokenizer.to_str())
+    tokenizer.post_processor = template(tokenizer)
+    return RelevanceModel(bert), tokenizer
+
+
+def template(tokenizer: Tokenizer) -> TemplateProcessing:
+    """Each text of a pair from its own [CLS] on, as alone."""
+    return TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS]:0 $A:0 [SEP]:0 [CLS]:1 $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+
+
+class Groups(Protocol):
+    """Documents in groups alike, each with the centroid of what the encoder, as it comes, makes of them."""
+
+    centroids: Floats
+
+    def crowd(self, rng: Random, count: int) -> tuple[list[Content], list[int]]:
+        """Any documents, and the group of each."""
 
 
 def loss_of(
-    model: RelevanceModel, reader: Reader, judgements: Sequence[Judgement]
+    model: RelevanceModel, reader: Reader, judgements: Sequence[Judgement], centroids: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """The terms of the loss, each a scalar.
 
-    In InfoNCE the documents of the other judgements are negatives too, but for those with the same answers.
+    Args:
+        model: in one of its modes.
+        reader: of its tokenizer.
+        judgements: all with a group or none. In InfoNCE the documents of the others are negatives too, but
+            for those with the same answers.
+        centroids: [groups, size].
     """
     rows = len(judgements)
-    queries = model.embed(reader.queries([judgement.query for judgement in judgements]))
-    contents = [judgement.relevant for judgement in judgements]
-    contents += [judgement.others[0] for judgement in judgements]
-    similar = queries @ model.embed(reader.documents(contents)).T / TEMPERATURE
-    answers = [judgement.answers for judgement in judgements]
-    same = torch.tensor([[one == other for other in answers] for one in answers])
-    same.fill_diagonal_(fill_value=False)
-    masked = similar.masked_fill(torch.cat([same, torch.zeros_like(same)], dim=1), float("-inf"))
     pairs = [
         (judgement.query, content)
         for judgement in judgements
@@ -212,16 +248,53 @@ def loss_of(
     truth = torch.zeros_like(logits)
     truth[:, 0] = 1
     return {
-        "embedding": functional.cross_entropy(masked, torch.arange(rows)),
+        "embedding": _embedding_loss(model, reader, judgements, centroids),
         "score": functional.cross_entropy(logits, first),
         "scale": functional.binary_cross_entropy_with_logits(logits, truth),
     }
 
 
+def _embedding_loss(
+    model: RelevanceModel, reader: Reader, judgements: Sequence[Judgement], centroids: torch.Tensor
+) -> torch.Tensor:
+    queries = model.embed(reader.queries([judgement.query for judgement in judgements]))
+    groups = [judgement.group for judgement in judgements if judgement.group is not None]
+    if len(groups) == len(judgements):
+        return to_centroids(queries, groups, centroids)
+    contents = [judgement.relevant for judgement in judgements]
+    contents += [judgement.others[0] for judgement in judgements]
+    similar = queries @ model.embed(reader.documents(contents)).T / TEMPERATURE
+    answers = [judgement.answers for judgement in judgements]
+    same = torch.tensor([[one == other for other in answers] for one in answers])
+    same.fill_diagonal_(fill_value=False)
+    masked = similar.masked_fill(torch.cat([same, torch.zeros_like(same)], dim=1), float("-inf"))
+    return functional.cross_entropy(masked, torch.arange(len(judgements)))
+
+
+def to_centroids(rows: torch.Tensor, groups: Sequence[int], centroids: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each row's own group among all of them, a scalar."""
+    return functional.cross_entropy(rows.float() @ centroids.T / TEMPERATURE, torch.tensor(groups))
+
+
+def crowd_loss(
+    model: RelevanceModel, reader: Reader, groups: Groups, rng: Random, count: int
+) -> dict[str, torch.Tensor]:
+    """The terms of any documents, read as documents, and a quarter of them as queries too."""
+    centroids = torch.tensor(groups.centroids)
+    contents, numbers = groups.crowd(rng, count)
+    few = max(1, count // 4)
+    asked = reader.queries([content.text for content in contents[:few]])
+    return {
+        "documents": to_centroids(model.embed(reader.documents(contents)), numbers, centroids),
+        "queries": to_centroids(model.embed(asked), numbers[:few], centroids),
+    }
+
+
 def train(
-    config: RelevanceConfig, sources: dict[str, Judgements], run_dir: Path
+    config: RelevanceConfig, sources: dict[str, Judgements], groups: Groups, run_dir: Path
 ) -> tuple[RelevanceModel, Tokenizer]:
     """Train, or go on with, the run in `run_dir`; one JSON line per step goes to `steps.jsonl`."""
+    centroids = torch.tensor(groups.centroids)
     torch.manual_seed(config.seed)
     run_dir.mkdir(parents=True, exist_ok=True)
     model, tokenizer = base_model()
@@ -251,7 +324,9 @@ def train(
             ahead = step - config.float_steps
             model.compute("float" if ahead < -WATCHED else "watching" if ahead < 0 else "eight bits")
             with torch.autocast("cpu", torch.bfloat16):
-                terms = loss_of(model, reader, judgements)
+                terms = loss_of(model, reader, judgements, centroids)
+                if judgements[0].group is not None:
+                    terms |= crowd_loss(model, reader, groups, rng, config.crowd)
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             warmup = max(1, round(config.steps * config.warmup_ratio))

@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from training.quantised import QuantisedLinear
-from training.relevance import IMAGE_POSITION, RelevanceModel
+from training.relevance import FAR, IMAGE_POSITION, JOINT_LAYERS, RelevanceModel
 from training.vision import IMAGE_DIM
 
 CONTRIB, OPSET = "com.microsoft", 21
@@ -99,9 +99,7 @@ class _Graph:
         """Words, positions and types, then the image as one more token, normalised: [B, S + 1, H]."""
         positions = self.weights["bert.embeddings.position_embeddings.weight"]
         types = self.weights["bert.embeddings.token_type_embeddings.weight"]
-        self.node("Shape", ["input_ids"], ["tokens"], start=1, end=2)
-        start = self.constant("zero", np.array([0]))
-        self.node("Slice", [self.constant("positions", positions), start, "tokens"], ["position"])
+        self.node("Gather", [self.constant("positions", positions), self.places()], ["position"])
         self.node("Gather", [self.constant("types", types), "token_type_ids"], ["type"])
         self.node("Add", [self.words(), "position"], ["placed"])
         self.node("Add", ["placed", "type"], ["text"])
@@ -115,6 +113,30 @@ class _Graph:
         return self.node(
             "LayerNormalization", ["sum", scale, shift], ["x"], epsilon=self.config.layer_norm_eps
         )
+
+    def places(self) -> str:
+        """Positions of the text, [B, S]: a document's count from 0."""
+        self.node("Shape", ["input_ids"], ["tokens"], start=1)
+        zero = self.constant("zero", np.array(0))
+        self.node("Squeeze", ["tokens"], ["width"])
+        self.node("Range", [zero, "width", self.constant("step", np.array(1))], ["counted"])
+        self.node("Mul", ["attention_mask", "token_type_ids"], ["of_document"])
+        self.node("Sub", ["attention_mask", "of_document"], ["of_query"])
+        self.node("ReduceSum", ["of_query", "one"], ["before"], keepdims=1)
+        self.node("Mul", ["token_type_ids", "before"], ["moved"])
+        return self.node("Sub", ["counted", "moved"], ["place"])
+
+    def alone(self) -> None:
+        """`alone` [B, 1, S + 1, S + 1]: what is added to attention below the joint layers."""
+        self.node("Shape", ["image"], ["rows"], end=1)
+        self.node("Concat", ["rows", "one"], ["column"], axis=0)
+        self.node("Expand", [self.constant("document_type", np.array([1])), "column"], ["image_type"])
+        self.node("Concat", ["token_type_ids", "image_type"], ["kinds"], axis=1)
+        self.node("Unsqueeze", ["kinds", self.constant("from", np.array([1, 3]))], ["from_kind"])
+        self.node("Unsqueeze", ["kinds", self.constant("to", np.array([1, 2]))], ["to_kind"])
+        self.node("Equal", ["from_kind", "to_kind"], ["alike"])
+        zero = self.constant("open", np.zeros((), np.float32))
+        self.node("Where", ["alike", zero, self.constant("far", np.array(FAR, np.float32))], ["alone"])
 
     def mask(self) -> None:
         """`mask` [B, S + 1] int32: the image's place counts where the image is not zero."""
@@ -131,9 +153,10 @@ class _Graph:
         parts = (f"{prefix}.attention.self.{part}" for part in ("query", "key", "value"))
         qkv = self.linear(x, f"qkv_{i}", *parts)
         self.node("Split", [qkv], [f"q_{i}", f"k_{i}", f"v_{i}"], axis=-1, num_outputs=3)
+        separate = i < self.config.num_hidden_layers - JOINT_LAYERS
         attended = self.node(
             "MultiHeadAttention",
-            [f"q_{i}", f"k_{i}", f"v_{i}", "", "mask"],
+            [f"q_{i}", f"k_{i}", f"v_{i}", "", "mask", *(["alone"] if separate else [])],
             [f"attended_{i}"],
             CONTRIB,
             num_heads=self.config.num_attention_heads,
@@ -153,6 +176,7 @@ class _Graph:
     def serialise(self) -> bytes:
         x = self.embeddings()
         self.mask()
+        self.alone()
         for i in range(self.config.num_hidden_layers):
             x = self.layer(x, i)
         self.mean(x, "mask", "embedding")

@@ -16,25 +16,20 @@ from tokenizers import Tokenizer
 
 from app.contracts.manifest import MANIFEST_NAME
 from app.registry.checkpoint import describe_file
-from app.relevance.manifest import Calibration, Head, RelevanceManifest, Role
+from app.relevance.manifest import Calibration, Head, RelevanceManifest
 from training.config import ConfigError, RelevanceConfig
 from training.datasets.followups import FashionItem
 from training.datasets.judgements import (
     Clicks,
     Concepts,
     Fashion,
-    Judgement,
     Judgements,
+    Listing,
+    Listings,
     Products,
     read_fashion,
 )
-from training.relevance import (
-    DOCUMENT_TOKENS,
-    QUERY_TOKENS,
-    Reader,
-    RelevanceModel,
-    train,
-)
+from training.relevance import HEAD, Reader, RelevanceModel, train
 from training.relevance_onnx import build_graph
 from training.vision import (
     IMAGE_DIM,
@@ -46,13 +41,7 @@ from training.vision import (
     train_tower,
 )
 
-INPUTS: Mapping[Role, str] = {
-    "input_ids": "input_ids",
-    "attention_mask": "attention_mask",
-    "token_type_ids": "token_type_ids",
-    "image": "image",
-}
-CALIBRATION_DRAWS = 1500
+CALIBRATION_LISTINGS = 60
 
 
 def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
@@ -73,18 +62,18 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
     }
     if unknown := config.mixture.keys() - sources.keys():
         raise ConfigError(f"mixture: no source {min(unknown)!r}, there are {', '.join(sources)}")
-    model, tokenizer = train(config, sources, run_dir)
-    held_out: dict[str, Judgements] = {
-        "concepts": Concepts(data_dir / "jobs", held_out=True),
-        "fashion": Fashion(items, images, "validation"),
-    }
+    model, tokenizer = train(config, sources, concepts, run_dir)
+    held_out: tuple[Listings, ...] = (
+        Clicks(data_dir / "jobs", concepts, held_out=True),
+        Fashion(items, images, "validation"),
+    )
     rng = Random(config.seed)
-    judgements = [source.draw(rng) for source in held_out.values() for _ in range(CALIBRATION_DRAWS // 2)]
+    listings = [source.listing(rng) for source in held_out for _ in range(CALIBRATION_LISTINGS)]
     publish(
         model,
         tower,
         tokenizer,
-        judgements,
+        listings,
         out,
         model_id=config.name,
         facts=config.model_dump(exclude={"data_dir", "threads", "save_every"}),
@@ -95,7 +84,7 @@ def publish(
     model: RelevanceModel,
     tower: Tower,
     tokenizer: Tokenizer,
-    judgements: Sequence[Judgement],
+    listings: Sequence[Listing],
     out: Path,
     *,
     model_id: str,
@@ -108,47 +97,38 @@ def publish(
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     (out / "model.onnx").write_bytes(build_graph(model))
     (out / "vision.onnx").write_bytes(tower_graph(tower))
-    cosines, logits, relevant = raw_scores(model, Reader(tokenizer), judgements)
-    sizes = {"max_query_tokens": QUERY_TOKENS, "max_document_tokens": DOCUMENT_TOKENS}
+    cosines, logits, relevant = raw_scores(model, Reader(tokenizer), listings)
     manifest = RelevanceManifest(
         version=1,
         model_id=model_id,
         files={name: describe_file(out / name) for name in ("model.onnx", "tokenizer.json", "vision.onnx")},
         image_dim=IMAGE_DIM,
         vision="vision.onnx",
-        embedding=Head(
-            file="model.onnx",
-            output="embedding",
-            inputs=INPUTS,
-            document_type=1,
-            calibration=calibrated(cosines, relevant),
-            **sizes,
-        ),
-        score=Head(
-            file="model.onnx",
-            output="logit",
-            inputs=INPUTS,
-            calibration=calibrated(logits, relevant),
-            **sizes,
-        ),
+        embedding=head("embedding", calibrated(cosines, relevant)),
+        score=head("logit", calibrated(logits, relevant)),
         training=dict(facts),
     )
     (out / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 
+def head(output: str, calibration: Calibration) -> Head:
+    """An output of the graph as the manifest describes it."""
+    return HEAD.model_copy(update={"output": output, "calibration": calibration})
+
+
 @torch.no_grad()
 def raw_scores(
-    model: RelevanceModel, reader: Reader, judgements: Sequence[Judgement]
+    model: RelevanceModel, reader: Reader, listings: Sequence[Listing]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Cosines, logits, and whether relevant (0 or 1), one each for every document of every judgement."""
+    """Cosines, logits, and whether relevant (0 or 1), one each for every document of every listing."""
     cosines, logits, relevant = [], [], []
-    for judgement in judgements:
-        contents = [judgement.relevant, *judgement.others]
-        query = model.embed(reader.queries([judgement.query]))[0]
-        cosines += (model.embed(reader.documents(contents)) @ query).tolist()
-        logits += model.pair_logits(reader.pairs([(judgement.query, one) for one in contents])).tolist()
-        relevant += [1.0] + [0.0] * len(judgement.others)
+    for listing in listings:
+        query = model.embed(reader.queries([listing.query]))[0]
+        cosines += (model.embed(reader.documents(listing.documents)) @ query).tolist()
+        pairs = [(listing.query, content) for content in listing.documents]
+        logits += model.pair_logits(reader.pairs(pairs)).tolist()
+        relevant += [float(answers) for answers in listing.relevant]
     return np.array(cosines), np.array(logits), np.array(relevant)
 
 

@@ -5,8 +5,8 @@
     rawrank    B = s(q, d) of the bi-encoder, times φ; the FINE best go on
     finerank   B = s(q, d) of the cross-encoder, times what rawrank made of the document, times φ
 
-φ comes from `app.contracts.fusion`, with b · confidence for the weight of a rewrite. What finerank does not
-reach follows in rawrank's order.
+φ comes from `app.contracts.fusion`, with `rank_weight(confidence, b)` for the weight of a rewrite. What
+finerank does not reach follows in rawrank's order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from typing import Protocol
 
 import numpy as np
 
-from app.contracts.fusion import factors, fuse_ranks, fuse_scores, recall_weight
+from app.contracts.fusion import (
+    RANK_SHARPNESS,
+    factors,
+    fuse_ranks,
+    fuse_scores,
+    rank_weight,
+    recall_weight,
+)
 from app.relevance.base import Content, Floats, Relevance
 from training.datasets.beir import Document
 from training.evaluate import Rewrite
@@ -47,6 +54,7 @@ class Plan:
         stages: which of STAGES take the rewrites.
         rawrank_weight, finerank_weight: b, of a rewrite that is certain.
         max_factor: c.
+        sharpness: of `rank_weight`.
     """
 
     query: str
@@ -55,6 +63,7 @@ class Plan:
     rawrank_weight: float = 1.0
     finerank_weight: float = 1.0
     max_factor: float = 3.0
+    sharpness: float = RANK_SHARPNESS
 
     def used(self, stage: str) -> tuple[Rewrite, ...]:
         """The rewrites a stage takes."""
@@ -122,7 +131,7 @@ class Stack:
             self._relevance.similarity(self._vectors[rewrite.text], vectors)
             for rewrite in plan.used("rawrank")
         ]
-        phi = _phi(rows, plan.used("rawrank"), plan.rawrank_weight, plan.max_factor, len(candidates))
+        phi = _phi(rows, plan, "rawrank", plan.rawrank_weight, len(candidates))
         return [score * factor for score, factor in zip(base, phi, strict=True)]
 
     async def _finerank(self, plan: Plan, candidates: list[int], base: list[float]) -> list[float]:
@@ -130,7 +139,7 @@ class Stack:
         own, *rows = await asyncio.gather(
             *(self._score(text, candidates) for text in (plan.query, *(rewrite.text for rewrite in used)))
         )
-        phi = _phi(rows, used, plan.finerank_weight, plan.max_factor, len(candidates))
+        phi = _phi(rows, plan, "finerank", plan.finerank_weight, len(candidates))
         return [score * before * factor for score, before, factor in zip(own, base, phi, strict=True)]
 
     async def _score(self, text: str, candidates: list[int]) -> list[float]:
@@ -166,9 +175,10 @@ def _texts(plan: Plan) -> list[str]:
     return [plan.query, *(rewrite.text for rewrite in plan.rewrites)]
 
 
-def _phi(
-    rows: Sequence[Sequence[float]], used: Sequence[Rewrite], weight: float, clip: float, count: int
-) -> list[float]:
+def _phi(rows: Sequence[Sequence[float]], plan: Plan, stage: str, weight: float, count: int) -> list[float]:
     if not rows:
         return [1.0] * count
-    return factors(rows, [weight * rewrite.confidence for rewrite in used], clip)
+    weights = [
+        rank_weight(rewrite.confidence, weight, sharpness=plan.sharpness) for rewrite in plan.used(stage)
+    ]
+    return factors(rows, weights, plan.max_factor)

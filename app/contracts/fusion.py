@@ -20,6 +20,9 @@ RECALL_CEILING = 1.5
 RECALL_SHARPNESS = 1.0
 """How fast the weight at recall falls with confidence. This and the ceiling by `python -m training.tune`."""
 
+RANK_SHARPNESS = 1.0
+"""How fast the exponent b at a ranking stage falls with confidence; by `python -m training.sweep_stages`."""
+
 SCORE_FLOOR = 1e-6
 """Relevance below this is read as this in the reward, so that one zero cannot make it infinite."""
 
@@ -198,6 +201,17 @@ def recall_weight(
     if not _usable(confidence):
         return 0.0
     return float(ceiling * min(confidence, 1.0) ** sharpness)
+
+
+def rank_weight(confidence: float, weight: float, *, sharpness: float = RANK_SHARPNESS) -> float:
+    """Return the exponent of a rewrite at a ranking stage: b · confidence ** sharpness; see `recall_weight`.
+
+    Args:
+        confidence: calibrated probability that the rewrite is right; above 1 counts as 1, NaN as 0.
+        weight: b, the exponent of a certain rewrite.
+        sharpness: 1 is proportional; larger trusts only the sure ones.
+    """
+    return recall_weight(confidence, ceiling=weight, sharpness=sharpness)
 
 
 def _exponent(score: float | None, geometric_mean: float | None, weight: float) -> float:

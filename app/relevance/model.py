@@ -61,7 +61,7 @@ class OnnxRelevance:
             for kind, head in (("embedding", self.manifest.embedding), ("score", self.manifest.score))
             if head is not None
         }
-        self._texts = Texts(path / self.manifest.tokenizer)
+        self._texts = Texts.of_file(path / self.manifest.tokenizer)
         self._known: LruCache[Content, Floats] = LruCache(
             max_entries=max_known, ttl_s=float("inf"), clock=lambda: 0.0
         )

@@ -29,13 +29,18 @@ class Row:
 class Texts:
     """Cuts texts at a head's limits and puts the model's special tokens around them. Thread-safe."""
 
-    def __init__(self, tokenizer_file: Path) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        except Exception as error:  # the library raises no narrower class
-            raise CheckpointError(f"{tokenizer_file}: {error}") from error
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+
+    @classmethod
+    def of_file(cls, tokenizer_file: Path) -> Texts:
+        """Those of a `tokenizer.json`. Raises CheckpointError."""
+        try:
+            return cls(Tokenizer.from_file(str(tokenizer_file)))
+        except Exception as error:  # the library raises no narrower class
+            raise CheckpointError(f"{tokenizer_file}: {error}") from error
 
     def queries(self, texts: Sequence[str], head: Head) -> list[Row]:
         """Queries read alone."""

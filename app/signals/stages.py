@@ -1,7 +1,7 @@
 """From the rewrites of an answer and the numbers of the relevance model to the signals of a stage. Pure.
 
-The algebra is that of app/contracts/fusion.py. At a ranking stage a rewrite weighs b · confidence, b being
-the weight of the stage, so that one of confidence 0 is neutral; at recall it weighs `recall_weight`. What is
+The algebra is that of app/contracts/fusion.py. At a ranking stage a rewrite weighs `rank_weight`, b
+being the weight of the stage; at recall `recall_weight`; one of confidence 0 is neutral. What is
 missing is neutral, and a stage that is neutral altogether says why.
 """
 
@@ -11,7 +11,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from app.contracts.fusion import factors, geometric_mean, recall_weight
+from app.contracts.fusion import factors, geometric_mean, rank_weight, recall_weight
 from app.contracts.reasons import Reason
 from app.signals.records import DocumentSignal, Ranking, RankingStage, Recall, RecallQuery
 
@@ -76,7 +76,8 @@ def ranking(
     """
     if all(geometric_mean(row) is None for row in scores):
         return neutral(candidates, stage, Reason.RELEVANCE_ERROR)
-    phis = factors(scores, [weight * rewrite.confidence for rewrite in answer.rewrites], max_factor)
+    weights = [rank_weight(rewrite.confidence, weight) for rewrite in answer.rewrites]
+    phis = factors(scores, weights, max_factor)
     signals = zip(candidates, scores[0], phis, strict=True)
     return Ranking(tuple(_signal(candidate, stage, s, phi) for candidate, s, phi in signals), None)
 

@@ -27,7 +27,7 @@ from training.datasets.beir import read_corpus
 from training.datasets.examples import read_tsv
 from training.datasets.followups import FashionItem, Side, read_items
 from training.datasets.jobs import read_jobs
-from training.retrieval import Bm25Retriever, Floats, cached_embeddings, tokens
+from training.retrieval import Floats, cached_embeddings, tokens
 
 NEGATIVES = 3
 NEIGHBOURS = 96
@@ -41,13 +41,24 @@ _BLOCK = 512  # bounds the similarity matrix: 512 x 34,000 float32 is 70 MB
 class Judgement:
     """A query, a relevant document, and NEGATIVES others; `answers` names what else may answer the query.
 
-    Two judgements of the same `answers` must not take one another's documents for negatives.
+    Two judgements of the same `answers` must not take one another's documents for negatives. `group` is the
+    row of `Concepts.centroids` for the relevant document, where the documents are of concepts.
     """
 
     query: str
     relevant: Content
     others: tuple[Content, ...]
     answers: str
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A query and documents that a search would bring, each relevant or not."""
+
+    query: str
+    documents: tuple[Content, ...]
+    relevant: tuple[bool, ...]
 
 
 class Judgements(Protocol):
@@ -57,24 +68,29 @@ class Judgements(Protocol):
         """Draw one."""
 
 
+class Listings(Protocol):
+    """An endless supply of what a calibration is fitted on, a pure function of the generator's state."""
+
+    def listing(self, rng: Random) -> Listing:
+        """Draw one."""
+
+
 class Concepts:
-    """Surface forms of one concept; the nearest forms of other concepts are the negatives.
+    """Surface forms of one concept; the nearest forms of other concepts are the negatives."""
 
-    One concept in twenty, by a hash of its id, is held out: those alone, or all others, are drawn.
-    """
-
-    def __init__(self, folder: Path, *, held_out: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.documents = read_corpus(folder / "corpus.jsonl")
         self.embeddings = cached_embeddings([document.content for document in self.documents])
         self.concept = [str(document.fields["concept_id"]) for document in self.documents]
         groups: defaultdict[str, list[int]] = defaultdict(list)
         for place, concept in enumerate(self.concept):
             groups[concept].append(place)
-        self._groups = [
-            group
-            for concept, group in groups.items()
-            if len(group) > 1 and (zlib.crc32(concept.encode()) % 20 == 0) == held_out
-        ]
+        number = {concept: row for row, concept in enumerate(groups)}
+        self.group = [number[concept] for concept in self.concept]
+        sums = np.stack([self.embeddings[places].sum(0) for places in groups.values()])
+        self.centroids = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        """[groups, dim], rows of length 1: the mean of what the encoder, as it comes, makes of the forms."""
+        self._groups = [group for group in groups.values() if len(group) > 1]
         self._near = nearest(self.embeddings, self.embeddings)
 
     def draw(self, rng: Random) -> Judgement:
@@ -86,6 +102,25 @@ class Concepts:
             Content(self.documents[relevant].content),
             self.unlike(group, self._near[query], rng),
             self.concept[query],
+            self.group[query],
+        )
+
+    def crowd(self, rng: Random, count: int) -> tuple[list[Content], list[int]]:
+        """Any documents, and the group of each."""
+        places = rng.sample(range(len(self.documents)), count)
+        return [Content(self.documents[place].content) for place in places], [
+            self.group[place] for place in places
+        ]
+
+    def listed(self, query: str, near: Sequence[int], relevant: Iterable[int]) -> Listing:
+        """Documents at these places, without the query itself."""
+        found = set(relevant)
+        text = query.casefold()
+        kept = [place for place in near if self.documents[place].content.casefold() != text]
+        return Listing(
+            query,
+            tuple(Content(self.documents[place].content) for place in kept),
+            tuple(place in found for place in kept),
         )
 
     def unlike(self, relevant: Iterable[int], near: Sequence[int], rng: Random) -> tuple[Content, ...]:
@@ -102,9 +137,12 @@ class Concepts:
 
 
 class Clicks:
-    """Titles of the click log and the forms that were clicked; neighbours nobody clicked are negatives."""
+    """Titles of the click log and the forms that were clicked; neighbours nobody clicked are negatives.
 
-    def __init__(self, folder: Path, concepts: Concepts) -> None:
+    Those of the occupations held out (`unclicked`), or of all others.
+    """
+
+    def __init__(self, folder: Path, concepts: Concepts, *, held_out: bool = False) -> None:
         self._concepts = concepts
         place = {document.doc_id: number for number, document in enumerate(concepts.documents)}
         clicked: defaultdict[str, list[int]] = defaultdict(list)
@@ -114,7 +152,7 @@ class Clicks:
         self._titles = [
             (title, codes[0])
             for title, codes in read_jobs(folder).train
-            if len(codes) == 1 and codes[0] in clicked
+            if len(codes) == 1 and codes[0] in clicked and unclicked(codes[0]) == held_out
         ]
         self._clicked = clicked
         near = nearest(cached_embeddings([title for title, _ in self._titles]), concepts.embeddings)
@@ -124,8 +162,24 @@ class Clicks:
         """A title and one of the forms clicked for it."""
         title, code = rng.choice(self._titles)
         clicked = self._clicked[code]
-        relevant = Content(self._concepts.documents[rng.choice(clicked)].content)
-        return Judgement(title, relevant, self._concepts.unlike(clicked, self._near[title], rng), code)
+        place = rng.choice(clicked)
+        return Judgement(
+            title,
+            Content(self._concepts.documents[place].content),
+            self._concepts.unlike(clicked, self._near[title], rng),
+            code,
+            self._concepts.group[place],
+        )
+
+    def listing(self, rng: Random) -> Listing:
+        """A title, and the forms nearest to it; those that were clicked are relevant."""
+        title, code = rng.choice(self._titles)
+        return self._concepts.listed(title, self._near[title], self._clicked[code])
+
+
+def unclicked(onet_code: str) -> bool:
+    """Whether the clicks of an occupation are held out: one in five, by a hash of its code."""
+    return zlib.crc32(onet_code.encode()) % 5 == 0
 
 
 class Products:
@@ -133,9 +187,11 @@ class Products:
 
     def __init__(self, folder: Path) -> None:
         self._documents = read_corpus(folder / "corpus.jsonl")
-        self._place = {document.doc_id: place for place, document in enumerate(self._documents)}
-        self._bm25 = Bm25Retriever(self._documents)
         self._words = [set(tokens(document.content)) for document in self._documents]
+        self._having: defaultdict[str, list[int]] = defaultdict(list)
+        for place, words in enumerate(self._words):
+            for word in words:
+                self._having[word].append(place)
 
     def draw(self, rng: Random) -> Judgement:
         """One to three words of the title or of an attribute's value, sometimes after the brand."""
@@ -151,16 +207,7 @@ class Products:
             brand = str(document.fields.get("brand", "")).casefold()
             if brand and brand not in query and rng.random() < 0.3:  # noqa: PLR2004
                 query.insert(0, brand)
-            wanted = set(tokens(" ".join(query)))
-            found = [
-                self._place[doc_id] for doc_id, _ in self._bm25.search([" ".join(query)], 2 * NEIGHBOURS)[0]
-            ]
-            near = [other for other in found if not wanted <= self._words[other]]
-            near += [
-                rng.randrange(len(self._documents)) for _ in range(NEGATIVES)
-            ]  # where words are all common
-            near = [other for other in near if not wanted <= self._words[other]]
-            if len(near) >= NEGATIVES:
+            if len(near := self._near(set(tokens(" ".join(query))), rng)) >= NEGATIVES:
                 break
         return Judgement(
             " ".join(query),
@@ -168,6 +215,17 @@ class Products:
             tuple(Content(self._documents[other].content) for other in rng.sample(near, NEGATIVES)),
             " ".join(sorted(query)),
         )
+
+    def _near(self, wanted: set[str], rng: Random) -> list[int]:
+        """Products that lack one of the words, at most NEIGHBOURS, those with most of the others first."""
+        found: dict[int, None] = {}
+        for word in sorted(wanted):
+            having = self._having[word]
+            found.update(dict.fromkeys(rng.sample(having, min(NEIGHBOURS, len(having)))))
+        # Where every product that has one has all, any other will do.
+        found.update(dict.fromkeys(rng.randrange(len(self._documents)) for _ in range(NEGATIVES)))
+        lacking = [place for place in found if not wanted <= self._words[place]]
+        return sorted(lacking, key=lambda place: -len(wanted & self._words[place]))[:NEIGHBOURS]
 
 
 class Fashion:
@@ -185,19 +243,14 @@ class Fashion:
 
     def draw(self, rng: Random) -> Judgement:
         """Mostly colour and article, sometimes with whom it is for."""
-        while True:
-            item = rng.choice(self._items)
-            wanted = item.attributes
-            like = self._by_article[wanted.article]
-            others = [other for other in like if other.attributes.colour != wanted.colour]
-            if wanted.colour and len(others) >= NEGATIVES - 1:
-                break
-        words = [wanted.colour, wanted.article]
-        if wanted.gender and rng.random() < 0.3:  # noqa: PLR2004
-            words.insert(rng.randrange(3), wanted.gender)
+        item, others = self._pick(rng)
+        wanted = item.attributes
         elsewhere = rng.choice(self._items)
         while elsewhere.attributes.article == wanted.article:
             elsewhere = rng.choice(self._items)
+        words = [wanted.colour, wanted.article]
+        if wanted.gender and rng.random() < 0.3:  # noqa: PLR2004
+            words.insert(rng.randrange(3), wanted.gender)
         negatives = [*rng.sample(others, NEGATIVES - 1), elsewhere]
         return Judgement(
             " ".join(words).casefold(),
@@ -205,6 +258,32 @@ class Fashion:
             tuple(self._content(other, rng) for other in negatives),
             f"{wanted.colour} {wanted.article}",
         )
+
+    def listing(self, rng: Random) -> Listing:
+        """A colour and an article, and any items, half of them of the article where there are as many."""
+        wanted = self._pick(rng)[0].attributes
+        like = self._by_article[wanted.article]
+        items = rng.sample(like, min(NEIGHBOURS // 2, len(like)))
+        items += rng.sample(self._items, NEIGHBOURS - len(items))
+        relevant = [
+            (item.attributes.colour, item.attributes.article) == (wanted.colour, wanted.article)
+            for item in items
+        ]
+        return Listing(
+            f"{wanted.colour} {wanted.article}".casefold(),
+            tuple(self._content(item, rng) for item in items),
+            tuple(relevant),
+        )
+
+    def _pick(self, rng: Random) -> tuple[FashionItem, list[FashionItem]]:
+        """An item with a colour, and enough of its article in other colours."""
+        while True:
+            item = rng.choice(self._items)
+            wanted = item.attributes
+            like = self._by_article[wanted.article]
+            others = [other for other in like if other.attributes.colour != wanted.colour]
+            if wanted.colour and len(others) >= NEGATIVES - 1:
+                return item, others
 
     def _content(self, item: FashionItem, rng: Random) -> Content:
         title = without_colour(item) if rng.random() < COLOURLESS_RATIO else item.title

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 
 from app.relevance.base import Content
 from training.datasets.judgements import Judgement
-from training.relevance import Reader, RelevanceModel, loss_of
+from training.relevance import Reader, RelevanceModel, loss_of, template
 from training.relevance_onnx import build_graph
 from training.vision import HEIGHT, IMAGE_DIM, WIDTH, Tower, as_input, embed_images, tower_graph
 
@@ -40,6 +40,7 @@ def reader() -> Reader:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token=WORDS[1]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = template(tokenizer)
     return Reader(tokenizer)
 
 
@@ -52,6 +53,11 @@ PAIRS = [
     ("a b c", Content("d")),
     ("p", Content("o n m", image(2))),
 ]
+
+
+CENTROIDS = torch.nn.functional.normalize(
+    torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), dim=1
+)
 
 
 def run(graph: bytes, reader: Reader, pairs: list[tuple[str, Content]], output: str) -> np.ndarray:
@@ -125,8 +131,8 @@ def test_judgements_of_the_same_answers_are_no_negatives_of_one_another(
     one, other = judgement(rng, "x"), judgement(rng, "x")
     renamed = Judgement(other.query, other.relevant, other.others, "y")
     with torch.no_grad():
-        same = loss_of(model, reader, [one, other])
-        different = loss_of(model, reader, [one, renamed])
+        same = loss_of(model, reader, [one, other], CENTROIDS)
+        different = loss_of(model, reader, [one, renamed], CENTROIDS)
     assert same["embedding"] < different["embedding"]
     assert same["score"] == different["score"]
 
@@ -139,9 +145,9 @@ def test_a_few_steps_learn_to_tell_the_relevant_document(model: RelevanceModel, 
     for step in range(60):
         if step == 40:
             model.compute("watching")
-            loss_of(model, reader, judgements)
+            loss_of(model, reader, judgements, CENTROIDS)
             model.compute("eight bits")
-        terms = loss_of(model, reader, judgements)
+        terms = loss_of(model, reader, judgements, CENTROIDS)
         loss = torch.stack(list(terms.values())).sum()
         first = first or float(loss.detach())
         optimizer.zero_grad()

@@ -18,6 +18,7 @@ from training.datasets.beir import read_queries
 from training.datasets.examples import read_tsv
 from training.datasets.judgements import (
     NEGATIVES,
+    NEIGHBOURS,
     Clicks,
     Concepts,
     Fashion,
@@ -77,16 +78,40 @@ def test_two_forms_of_a_concept_and_others_that_are_none_of_it(concepts: Any) ->
         assert not same & {other.text.casefold() for other in drawn.others}
 
 
-def test_held_out_concepts_are_never_drawn_in_training(concepts: Any, shared_data: Path) -> None:
-    source, _ = concepts
+def test_occupations_whose_clicks_are_held_out_are_never_drawn_in_training(
+    concepts: Any, shared_data: Path
+) -> None:
+    source, clicks = concepts
     patch = pytest.MonkeyPatch()
     patch.setattr(judgements, "cached_embeddings", by_words)
-    other = Concepts(shared_data / "jobs", held_out=True)
+    other = Clicks(shared_data / "jobs", source, held_out=True)
     patch.undo()
     rng = Random(2)
-    drawn = ({source.draw(rng).answers for _ in range(2000)}, {other.draw(rng).answers for _ in range(500)})
+    drawn = ({clicks.draw(rng).answers for _ in range(2000)}, {other.draw(rng).answers for _ in range(500)})
     assert not drawn[0] & drawn[1]
-    assert len(drawn[1]) > 50
+    assert len(drawn[1]) > 20
+
+
+def test_a_listing_has_what_a_search_would_bring_and_says_what_was_clicked(concepts: Any) -> None:
+    _, clicks = concepts
+    rng = Random(4)
+    listings = [clicks.listing(rng) for _ in range(50)]
+    for listing in listings:
+        assert len(listing.documents) == len(listing.relevant) > NEIGHBOURS // 2
+        assert listing.query.casefold() not in {content.text.casefold() for content in listing.documents}
+    assert any(any(listing.relevant) for listing in listings)
+    assert not all(all(listing.relevant) for listing in listings)
+
+
+def test_the_crowds_groups_are_those_of_its_concepts(concepts: Any) -> None:
+    source, _ = concepts
+    contents, groups = source.crowd(Random(5), 40)
+    concept = dict(zip(source.group, source.concept, strict=True))
+    forms = {(document.content, str(document.fields["concept_id"])) for document in source.documents}
+    assert all(
+        (content.text, concept[group]) in forms for content, group in zip(contents, groups, strict=True)
+    )
+    assert source.centroids.shape == (len(concept), source.embeddings.shape[1])
 
 
 def test_clicks_know_no_title_and_no_occupation_of_a_dev_split(concepts: Any, shared_data: Path) -> None:
