@@ -1,4 +1,4 @@
-"""Is a confidence of 0.7 right seven times in ten? Reliability by kind of rewrite, as numbers and a plot."""
+"""Is a confidence of 0.7 right seven times in ten? Reliability by kind, as numbers and a plot."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from training.calibrate import Observation
 BINS = 10
 
 Reliability = dict[str, dict[str, Any]]
-"""By kind of rewrite: `count`, `ece`, `auroc`, and `bins` of `confidence`, share `right` and `count`."""
+"""By kind: `count`, `ece`, `auroc`, and `bins` of `confidence`, share `right` and `count`."""
 
 
 def reliability(observations: Sequence[Observation], confidences: NDArray[np.float64]) -> Reliability:
-    """Return, for each kind, the bins of its first completions and the expected calibration error.
-
-    ECE is the mean distance of confidence and share right over ten equal bins, weighted by their size
-    (Naeini et al., AAAI 2015). `auroc` is the chance that a right rewrite is trusted more than a wrong one.
-    """
+    """Return what `reliability_of` says of the first completions of each kind."""
     report: Reliability = {}
     for kind in KINDS:
         chosen = [n for n, o in enumerate(observations) if o.kind == kind and o.first]
-        conf = confidences[chosen]
         right = np.array([observations[n].right for n in chosen], dtype=float)
-        place = np.minimum((conf * BINS).astype(int), BINS - 1)
-        bins = [
-            {
-                "confidence": round(float(conf[place == b].mean()), 4),
-                "right": round(float(right[place == b].mean()), 4),
-                "count": int((place == b).sum()),
-            }
-            for b in range(BINS)
-            if (place == b).any()
-        ]
-        error = sum(abs(b["confidence"] - b["right"]) * b["count"] for b in bins) / max(1, len(chosen))
-        report[kind] = {
-            "count": len(chosen),
-            "ece": round(error, 4),
-            "auroc": _auroc(conf, right),
-            "bins": bins,
-        }
+        report[kind] = reliability_of(confidences[chosen], right)
     return report
+
+
+def reliability_of(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> dict[str, Any]:
+    """Return count, bins and the expected calibration error of probabilities and what came true (0 or 1).
+
+    ECE is the mean distance of confidence and share right over ten equal bins, weighted by their size
+    (Naeini et al., AAAI 2015). `auroc` is the chance that a right one is trusted more than a wrong one.
+    """
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = [
+        {
+            "confidence": round(float(confidence[place == b].mean()), 4),
+            "right": round(float(right[place == b].mean()), 4),
+            "count": int((place == b).sum()),
+        }
+        for b in range(BINS)
+        if (place == b).any()
+    ]
+    error = sum(abs(b["confidence"] - b["right"]) * b["count"] for b in bins) / max(1, len(confidence))
+    return {
+        "count": len(confidence),
+        "ece": round(error, 4),
+        "auroc": _auroc(confidence, right),
+        "bins": bins,
+    }
 
 
 def draw_reliability(report: Reliability, path: Path) -> None:

@@ -41,7 +41,7 @@ from training.vision import (
     train_tower,
 )
 
-CALIBRATION_LISTINGS = 60
+CALIBRATION_LISTINGS = 150
 
 
 def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
@@ -64,7 +64,7 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
         raise ConfigError(f"mixture: no source {min(unknown)!r}, there are {', '.join(sources)}")
     model, tokenizer = train(config, sources, concepts, run_dir)
     held_out: tuple[Listings, ...] = (
-        Clicks(data_dir / "jobs", concepts, held_out=True),
+        Clicks(data_dir / "jobs", concepts, "calibration"),
         Fashion(items, images, "validation"),
     )
     rng = Random(config.seed)

@@ -23,6 +23,7 @@ _ANSWER: dict[str, Any] = {
     ],
     "arm": "stable",
     "checkpoint": {"id": "default-1", "weights_digest": "9f" * 32},
+    "relevance_digest": "7a" * 32,
     "degraded": False,
     "reason": None,
     "remembered": False,

@@ -172,6 +172,9 @@ class SignalsAnswer(BaseModel):
     rewrites: list[WireRewrite] = Field(description="Distinct from the original and each other, best first.")
     arm: Arm
     checkpoint: WireCheckpoint
+    relevance_digest: str | None = Field(
+        description="SHA-256 of the relevance model, all that its numbers follow from; null where none."
+    )
     degraded: bool = Field(description="True exactly where there is no rewrite; then `reason` says why.")
     reason: Reason | None
     remembered: bool = Field(
@@ -198,6 +201,7 @@ def wire_signals(signals: Signals, shape: Format) -> dict[str, Any]:
         "rewrites": wire_rewrites(answer),
         "arm": answer.arm,
         "checkpoint": {"id": answer.checkpoint_id, "weights_digest": answer.weights_digest},
+        "relevance_digest": signals.relevance_digest,
         "degraded": answer.reason is not None,
         "reason": answer.reason,
         "remembered": signals.remembered,

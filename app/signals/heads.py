@@ -39,6 +39,11 @@ class Heads:
         """Floats of an image embedding; 0 where none is read."""
         return self._relevance.image_dim if self._relevance else 0
 
+    @property
+    def digest(self) -> str | None:
+        """Of the relevance model; None where there is none."""
+        return self._relevance.digest if self._relevance else None
+
     async def embed(self, texts: Sequence[str], deadline: Deadline) -> Floats | Reason:
         """One row per query."""
 

@@ -85,7 +85,8 @@ class Signals:
     """The signals of one query; a stage that was not asked for is None.
 
     `remembered` says that an earlier call of the same query_id had the answer made, which all its stages
-    share. `seconds` are those of each stage asked for, of `rewrite` and of the `total`.
+    share. `relevance_digest` names the relevance model, None where there is none. `seconds` are those of each
+    stage asked for, of `rewrite` and of the `total`.
     """
 
     answer: Answer
@@ -93,6 +94,7 @@ class Signals:
     recall: Recall | None
     rawrank: Ranking | None
     finerank: Ranking | None
+    relevance_digest: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -50,6 +50,11 @@ class StageRunner:
         """Floats of an image embedding; 0 where none is read."""
         return self._heads.image_dim
 
+    @property
+    def relevance_digest(self) -> str | None:
+        """Of the relevance model; None where there is none."""
+        return self._heads.digest
+
     async def run(self, answer: Answer, candidates: Sequence[Candidate], deadline: Deadline) -> Staged:
         """The stages of `answer.query`, each neutral where it cannot be had in time or at all."""
         asked = answer.query.stages

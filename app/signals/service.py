@@ -83,6 +83,7 @@ class SignalService:
             recall=staged.recall,
             rawrank=staged.rawrank,
             finerank=staged.finerank,
+            relevance_digest=self._runner.relevance_digest,
             seconds={"rewrite": rewrite_s, **staged.seconds, "total": self._clock() - started},
         )
 

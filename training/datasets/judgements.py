@@ -7,7 +7,8 @@
 
 No qrel is opened, and of O*NET's titles only those of the occupations in `labels_train.tsv`: a deployed
 ranker knows its own click log and no more. What SFT holds out of these (`JobSplit.seen`, `.unseen`) is held
-out here, and of the fashion items those that follow-ups hold out.
+out here, and of the fashion items those that follow-ups hold out. Of the click log's occupations one in five,
+by a hash, has no clicks in training: the titles of some calibrate, those of the others show how well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -32,6 +33,8 @@ from training.retrieval import Floats, cached_embeddings, tokens
 NEGATIVES = 3
 NEIGHBOURS = 96
 """Hard negatives are drawn from so many of the nearest documents, without those that are relevant."""
+
+ClickSide = Literal["train", "calibration", "reliability"]
 
 COLOURLESS_RATIO = 0.7
 _BLOCK = 512  # bounds the similarity matrix: 512 x 34,000 float32 is 70 MB
@@ -139,10 +142,10 @@ class Concepts:
 class Clicks:
     """Titles of the click log and the forms that were clicked; neighbours nobody clicked are negatives.
 
-    Those of the occupations held out (`unclicked`), or of all others.
+    Those of the occupations of one side alone, see `click_side`.
     """
 
-    def __init__(self, folder: Path, concepts: Concepts, *, held_out: bool = False) -> None:
+    def __init__(self, folder: Path, concepts: Concepts, side: ClickSide = "train") -> None:
         self._concepts = concepts
         place = {document.doc_id: number for number, document in enumerate(concepts.documents)}
         clicked: defaultdict[str, list[int]] = defaultdict(list)
@@ -152,7 +155,7 @@ class Clicks:
         self._titles = [
             (title, codes[0])
             for title, codes in read_jobs(folder).train
-            if len(codes) == 1 and codes[0] in clicked and unclicked(codes[0]) == held_out
+            if len(codes) == 1 and codes[0] in clicked and click_side(codes[0]) == side
         ]
         self._clicked = clicked
         near = nearest(cached_embeddings([title for title, _ in self._titles]), concepts.embeddings)
@@ -177,9 +180,10 @@ class Clicks:
         return self._concepts.listed(title, self._near[title], self._clicked[code])
 
 
-def unclicked(onet_code: str) -> bool:
-    """Whether the clicks of an occupation are held out: one in five, by a hash of its code."""
-    return zlib.crc32(onet_code.encode()) % 5 == 0
+def click_side(onet_code: str) -> ClickSide:
+    """What the clicks of an occupation are for, by a hash of its code: a tenth each is held out."""
+    held_out: dict[int, ClickSide] = {0: "calibration", 5: "reliability"}
+    return held_out.get(zlib.crc32(onet_code.encode()) % 10, "train")
 
 
 class Products:

@@ -9,43 +9,23 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import BertConfig, BertModel
+from tiny_relevance import SIZE, WORDS, image, tiny_model, tiny_tokenizer
 
 from app.relevance.base import Content
 from training.datasets.judgements import Judgement
-from training.relevance import Reader, RelevanceModel, loss_of, template
+from training.relevance import JOINT_LAYERS, Batch, Reader, RelevanceModel, loss_of
 from training.relevance_onnx import build_graph
-from training.vision import HEIGHT, IMAGE_DIM, WIDTH, Tower, as_input, embed_images, tower_graph
-
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop")
+from training.vision import HEIGHT, WIDTH, Tower, as_input, embed_images, tower_graph
 
 
 @pytest.fixture
 def model() -> RelevanceModel:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        attn_implementation="eager",
-    )
-    return RelevanceModel(BertModel(config, add_pooling_layer=False)).eval()
+    return tiny_model()
 
 
 @pytest.fixture
 def reader() -> Reader:
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token=WORDS[1]))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = template(tokenizer)
-    return Reader(tokenizer)
-
-
-def image(seed: int) -> tuple[float, ...]:
-    return tuple(np.random.default_rng(seed).normal(size=IMAGE_DIM).tolist())
+    return Reader(tiny_tokenizer())
 
 
 PAIRS = [
@@ -56,7 +36,7 @@ PAIRS = [
 
 
 CENTROIDS = torch.nn.functional.normalize(
-    torch.randn(5, 32, generator=torch.Generator().manual_seed(0)), dim=1
+    torch.randn(5, SIZE, generator=torch.Generator().manual_seed(0)), dim=1
 )
 
 
@@ -115,6 +95,33 @@ def test_an_image_counts_and_a_document_without_one_is_read_as_text_alone(
     with torch.random.fork_rng():
         model.image.weight.normal_()
     assert logit(Content("c d")) == plain
+
+
+def lower_layers(model: RelevanceModel, batch: Batch) -> list[torch.Tensor]:
+    """What each layer makes of a batch."""
+    found: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda *args: found.append(args[2])) for layer in model.bert.encoder.layer
+    ]
+    model.encode(batch)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@torch.no_grad()
+def test_below_the_joint_layers_each_text_of_a_pair_is_read_as_alone(
+    model: RelevanceModel, reader: Reader
+) -> None:
+    content = Content("c d e", image(1))
+    pair = lower_layers(model, reader.pairs([("a b", content)]))
+    query = lower_layers(model, reader.queries(["a b"]))
+    document = lower_layers(model, reader.documents([content]))
+    asked = query[0].shape[1] - 1  # the last place is an image's
+    for layer in range(len(pair) - JOINT_LAYERS):
+        assert pair[layer][:, :asked] == pytest.approx(query[layer][:, :asked], abs=1e-5)
+        assert pair[layer][:, asked:] == pytest.approx(document[layer], abs=1e-5)
+    assert pair[-1][:, :asked] != pytest.approx(query[-1][:, :asked], abs=1e-3)
 
 
 def judgement(rng: Random, answers: str) -> Judgement:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from training.datasets.judgements import (
     NEGATIVES,
     NEIGHBOURS,
     Clicks,
+    ClickSide,
     Concepts,
     Fashion,
     Products,
@@ -84,12 +85,14 @@ def test_occupations_whose_clicks_are_held_out_are_never_drawn_in_training(
     source, clicks = concepts
     patch = pytest.MonkeyPatch()
     patch.setattr(judgements, "cached_embeddings", by_words)
-    other = Clicks(shared_data / "jobs", source, held_out=True)
+    others = [Clicks(shared_data / "jobs", source, side) for side in get_args(ClickSide)[1:]]
     patch.undo()
     rng = Random(2)
-    drawn = ({clicks.draw(rng).answers for _ in range(2000)}, {other.draw(rng).answers for _ in range(500)})
-    assert not drawn[0] & drawn[1]
-    assert len(drawn[1]) > 20
+    trained, *held_out = ({one.draw(rng).answers for _ in range(1000)} for one in (clicks, *others))
+    assert not trained & held_out[0]
+    assert not trained & held_out[1]
+    assert not held_out[0] & held_out[1]
+    assert min(map(len, held_out)) > 10
 
 
 def test_a_listing_has_what_a_search_would_bring_and_says_what_was_clicked(concepts: Any) -> None:
