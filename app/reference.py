@@ -7,9 +7,12 @@ python -m app.reference metrics > docs/metrics.md
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from app.settings import DEFAULT_CHECKPOINT, Settings
+from app.settings import Settings
 from app.telemetry import LOG_FIELDS, METRICS
+
+PACKAGE = Path(__file__).parent
 
 
 def settings_page() -> str:
@@ -29,8 +32,8 @@ def settings_page() -> str:
         default = field.default
         if default is None:
             shown = "unset"
-        elif default == DEFAULT_CHECKPOINT:
-            shown = "`app/registry/default`"
+        elif isinstance(default, Path) and default.is_relative_to(PACKAGE):
+            shown = f"`{default.relative_to(PACKAGE.parent).as_posix()}`"
         else:
             shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
         lines.append(f"| `REWRITE_{name.upper()}` | {shown} | {field.description} |")

@@ -39,6 +39,12 @@ settings.register_profile("corewrite", deadline=None)
 settings.load_profile("corewrite")
 
 
+@pytest.fixture(autouse=True)
+def _no_relevance_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading one takes longer than most tests, which need none; the others say which."""
+    monkeypatch.setenv("REWRITE_RELEVANCE", "none")
+
+
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine()

@@ -29,10 +29,10 @@ from app.contracts.prompt import NO_CONTEXT, render
 from app.engines.base import GenerationRequest
 from app.engines.embedded import EmbeddedEngine
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from app.relevance.choice import DEFAULT_RELEVANCE
 from app.relevance.model import OnnxRelevance
 from app.rewrite.guard import Limits
 from app.rewrite.judge import judge
-from training.config import DEFAULT_RELEVANCE
 from training.datasets.beir import Query, Task, read_task
 from training.evaluate import Rewrite
 from training.evaluate_stages import Knobs, plans_of
@@ -42,7 +42,7 @@ from training.served import NUM_REWRITES
 from training.tune import validation_sides
 
 SAMPLES, QUERIES, SEED = 64, 60, 17
-FACTORS = (1.5, 2.0, 3.0, 5.0, 10.0, 1e6)
+FACTORS = (1.5, 3.0, 10.0, 15.0, 20.0, 30.0, 1e6)
 """The values of c; the last binds nothing."""
 
 

@@ -97,7 +97,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 def _evaluate_stages(args: argparse.Namespace) -> int:
     """Measure the staged stack; what was asked for is written as `run_evaluate` does."""
     from app.registry.checkpoint import DEFAULT_CHECKPOINT  # noqa: PLC0415
-    from training.config import DEFAULT_RELEVANCE  # noqa: PLC0415
+    from app.relevance.choice import DEFAULT_RELEVANCE  # noqa: PLC0415
     from training.datasets.beir import read_task  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.datasets.typos import with_typos  # noqa: PLC0415

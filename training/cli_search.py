@@ -38,8 +38,8 @@ def run_search(args: argparse.Namespace) -> int:
 
     from app.errors import CheckpointError  # noqa: PLC0415
     from app.registry.checkpoint import DEFAULT_CHECKPOINT  # noqa: PLC0415
+    from app.relevance.choice import DEFAULT_RELEVANCE  # noqa: PLC0415
     from app.relevance.model import OnnxRelevance  # noqa: PLC0415
-    from training.config import DEFAULT_RELEVANCE  # noqa: PLC0415
     from training.datasets.beir import read_corpus  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.search import Plan, Stack  # noqa: PLC0415

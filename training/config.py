@@ -8,9 +8,6 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-DEFAULT_RELEVANCE = Path("runs") / "relevance-1" / "relevance-1"
-"""Where `corewrite train relevance` writes its model with the configuration in this folder."""
-
 
 class ConfigError(ValueError):
     """A configuration file is missing or wrong; the message names the field."""

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from app.relevance.base import Content
+from app.relevance.choice import DEFAULT_RELEVANCE
 from app.relevance.images import ImageTower
 from app.relevance.model import OnnxRelevance
-from training.config import DEFAULT_RELEVANCE
 from training.datasets.followups import FashionItem
 from training.datasets.judgements import read_fashion, without_colour
 from training.measures import bootstrap
@@ -52,7 +52,7 @@ def recalls(queries: Floats, documents: Floats, relevant: list[list[int]]) -> np
 
 
 async def measure(folder: Path, relevance: Path) -> dict[str, object]:
-    """R@10 with and without images, with intervals, and of the difference."""
+    """R@10 with and without images, with intervals; the first row has the difference."""
     items = [item for item in read_fashion(folder) if item.side == "held_out"]
     images = ImageTower(relevance, threads=2).embed(
         read_thumbnails(folder / "thumbs_60x80.zip", [item.item_id for item in items])
@@ -66,15 +66,20 @@ async def measure(folder: Path, relevance: Path) -> dict[str, object]:
         for name, contents in (("with", seen), ("without", [Content(item.title) for item in items]))
     }
     await model.close()
-    rows = {**values, "difference": values["with"] - values["without"]}
-    report: dict[str, object] = {"queries": len(asked), "items": len(items)}
-    for name, row in rows.items():
-        estimate = bootstrap(row)
-        report[name] = {
+    difference = bootstrap(values["with"] - values["without"])
+    rows: list[dict[str, object]] = [
+        {
+            "images": name,
             "r@10": round(estimate.mean, 4),
             "ci": [round(estimate.low, 4), round(estimate.high, 4)],
         }
-    return report
+        for name, estimate in ((name, bootstrap(row)) for name, row in values.items())
+    ]
+    rows[0] |= {
+        "delta": round(difference.mean, 4),
+        "delta_ci": [round(difference.low, 4), round(difference.high, 4)],
+    }
+    return {"queries": len(asked), "items": len(items), "rows": rows}
 
 
 def main() -> None:

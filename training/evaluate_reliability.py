@@ -19,9 +19,9 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
+from app.relevance.choice import DEFAULT_RELEVANCE
 from app.relevance.images import ImageTower
 from app.relevance.model import OnnxRelevance
-from training.config import DEFAULT_RELEVANCE
 from training.datasets.judgements import Clicks, Concepts, Fashion, Listing, Listings, read_fashion
 from training.reliability import Reliability, draw_reliability, reliability_of
 from training.vision import read_thumbnails

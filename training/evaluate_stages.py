@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from app.contracts.fusion import RANK_SHARPNESS
+from app.contracts.fusion import MAX_FACTOR, RANK_SHARPNESS, RANK_WEIGHT
 from app.relevance.model import OnnxRelevance
 from training.datasets.beir import Qrels, Task
 from training.evaluate import Rewrite, Rewriter, Row, row
@@ -32,9 +32,9 @@ SEED = 4
 class Knobs:
     """b of rawrank and of finerank, c, and how fast b falls with confidence (`rank_weight`)."""
 
-    rawrank_weight: float = 1.0
-    finerank_weight: float = 1.0
-    max_factor: float = 3.0
+    rawrank_weight: float = RANK_WEIGHT
+    finerank_weight: float = RANK_WEIGHT
+    max_factor: float = MAX_FACTOR
     sharpness: float = RANK_SHARPNESS
 
 

@@ -33,7 +33,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RESULTS = Path("results")
 COUNTS = {"requests", "swaps", "violations"}
 """Fields that count things."""
-DIFFERENCES = frozenset({"delta", "over_nearest"})
+DIFFERENCES = frozenset({"delta", "over_nearest", "gain", "worst", "worst_lying"})
 """Fields that compare two arms query by query."""
 
 

@@ -26,7 +26,15 @@ import yaml
 from training.report import RESULTS, Result, ResultsError, read_results
 
 OUT = Path(".cache") / "reproduce"
-INTERVALS = {"ndcg@10": "ci", "r@10": "ci", "delta": "delta_ci", "over_nearest": "over_nearest_ci"}
+INTERVALS = {
+    "ndcg@10": "ci",
+    "r@10": "ci",
+    "delta": "delta_ci",
+    "over_nearest": "over_nearest_ci",
+    "gain": "gain_ci",
+    "worst": "worst_ci",
+    "worst_lying": "worst_lying_ci",
+}
 """The field of a row that holds the interval of a number."""
 
 

@@ -20,7 +20,9 @@ from typing import Protocol
 import numpy as np
 
 from app.contracts.fusion import (
+    MAX_FACTOR,
     RANK_SHARPNESS,
+    RANK_WEIGHT,
     factors,
     fuse_ranks,
     fuse_scores,
@@ -60,9 +62,9 @@ class Plan:
     query: str
     rewrites: tuple[Rewrite, ...] = ()
     stages: frozenset[str] = frozenset(STAGES)
-    rawrank_weight: float = 1.0
-    finerank_weight: float = 1.0
-    max_factor: float = 3.0
+    rawrank_weight: float = RANK_WEIGHT
+    finerank_weight: float = RANK_WEIGHT
+    max_factor: float = MAX_FACTOR
     sharpness: float = RANK_SHARPNESS
 
     def used(self, stage: str) -> tuple[Rewrite, ...]:

@@ -1,8 +1,8 @@
 """How much a rewrite may weigh in the stages: `python -m training.sweep_stages --data DIR/jobs --json OUT`.
 
-On the validation task alone (`training.datasets.validation`), sides as in `training.tune`: for each b and c
-the mean change of nDCG@10 over the stack without rewrites, with all stages and with finerank only. Titles of
-`seen` have siblings in the relevance model's clicks; those of `unseen` have none.
+On the validation task alone (`training.datasets.validation`), sides as in `training.tune`, without titles of
+occupations that the relevance model has clicks of: for each b, c and sharpness the mean change of nDCG@10
+over the stack without rewrites, with all stages and with finerank only.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from random import Random
 
 from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.relevance.choice import DEFAULT_RELEVANCE
 from app.relevance.model import OnnxRelevance
-from training.config import DEFAULT_RELEVANCE
 from training.datasets.beir import Task
+from training.datasets.judgements import click_side
 from training.evaluate import Rewrite
 from training.evaluate_stages import Knobs, evaluate_stages
 from training.search import Stack
 from training.served import ServedRewriter
-from training.tune import validation_sides
+from training.tune import SEED, validation_sides
 
 WEIGHTS = (0.5, 1.0, 2.0, 4.0)
 FACTORS = (1.5, 3.0, 10.0, 30.0)
+SHARPNESS = (1.0, 1.5, 2.0)
 ARMS = ("none", "finerank", "parallel")
 
 
 async def sweep(
-    sides: dict[str, tuple[Task, dict[str, list[Rewrite]]]], relevance: OnnxRelevance
+    sides: dict[str, tuple[Task, dict[str, list[Rewrite]]]],
+    relevance: OnnxRelevance,
+    settings: Sequence[tuple[float, float, float]],
 ) -> list[dict[str, float]]:
-    """One row for each b and c: change of nDCG@10 by side and arm."""
+    """One row for each (b, c, sharpness): change of nDCG@10 by side and arm."""
     first = next(iter(sides.values()))[0]
     stack = await Stack.over(first.documents, relevance)
     rows = []
-    for weight, factor in product(WEIGHTS, FACTORS):
-        row = {"b": weight, "c": factor}
+    for weight, factor, sharpness in settings:
+        row = {"b": weight, "c": factor, "sharpness": sharpness}
         for side, (task, rewrites) in sides.items():
-            knobs = Knobs(weight, weight, factor)
+            knobs = Knobs(weight, weight, factor, sharpness)
             for found in await evaluate_stages(task, stack, rewrites, knobs=knobs, arms=ARMS):
                 row[f"{side} {found.rewrite}"] = round(
                     found.delta if found.rewrite != "none" else found.ndcg, 4
@@ -52,22 +57,36 @@ async def sweep(
     return rows
 
 
+def clean_sides(jobs_dir: Path, most: int) -> dict[str, Task]:
+    """At most `most` titles of each side, none of an occupation with clicks in training."""
+    found = {}
+    for side, task in validation_sides(jobs_dir, sys.maxsize).items():
+        # Occupations of `unseen` are hidden whole, from the clicks too.
+        kept = [q for q in task.queries if side == "unseen" or click_side(q.fields["onet_code"]) != "train"]
+        found[side] = task.with_queries(Random(SEED).sample(kept, min(most, len(kept))))
+    return found
+
+
 def draw(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw the change of nDCG@10 against b, a line for each c, into a PNG."""
+    """Draw the change of nDCG@10 against b, a line for each c, into a PNG; a row of plots a sharpness."""
     import matplotlib as mpl  # noqa: PLC0415 -- seconds to import, and only plots need it
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     names = [name for name in rows[0] if name.endswith("parallel")]
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.5), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        for factor in dict.fromkeys(row["c"] for row in rows):
-            line = [(row["b"], row[name]) for row in rows if row["c"] == factor]
-            axis.plot(*zip(*line, strict=True), marker="o", label=f"c = {factor:g}")
-        axis.axhline(0, color="0.7", linewidth=1)
-        axis.set(title=name, xlabel="b", xscale="log")
-    axes[0][0].set_ylabel("change of nDCG@10")
+    kinds = list(dict.fromkeys(row["sharpness"] for row in rows))
+    size = (4 * len(names), 3.2 * len(kinds))
+    figure, axes = plt.subplots(len(kinds), len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for line, sharpness in zip(axes, kinds, strict=True):
+        for axis, name in zip(line, names, strict=True):
+            chosen = [row for row in rows if row["sharpness"] == sharpness]
+            for factor in dict.fromkeys(row["c"] for row in chosen):
+                points = [(row["b"], row[name]) for row in chosen if row["c"] == factor]
+                axis.plot(*zip(*points, strict=True), marker="o", label=f"c = {factor:g}")
+            axis.axhline(0, color="0.7", linewidth=1)
+            axis.set(title=f"{name.split()[0]}, sharpness {sharpness:g}", xlabel="b", xscale="log")
+        line[0].set_ylabel("change of nDCG@10")
     axes[0][-1].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -79,13 +98,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="the jobs folder")
     parser.add_argument("--relevance", type=Path, default=DEFAULT_RELEVANCE)
-    parser.add_argument("--queries", type=int, default=200, help="of each side, at most")
+    parser.add_argument("--queries", type=int, default=250, help="of each side, at most")
+    parser.add_argument("--b", type=float, nargs="+", default=WEIGHTS, help="weights to try")
+    parser.add_argument("--c", type=float, nargs="+", default=FACTORS, help="largest factors to try")
+    parser.add_argument("--sharpness", type=float, nargs="+", default=SHARPNESS, help="see rank_weight")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     rewriter = ServedRewriter(DEFAULT_CHECKPOINT)
     sides = {}
-    for side, task in validation_sides(options.data, options.queries).items():
+    for side, task in clean_sides(options.data, options.queries).items():
         shown = rewriter.rewrite([query.text for query in task.queries])
         sides[side] = (task, {q.query_id: found for q, found in zip(task.queries, shown, strict=True)})
 
@@ -93,7 +115,8 @@ def main() -> None:
         relevance = OnnxRelevance(
             options.relevance, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0
         )
-        rows = await sweep(sides, relevance)
+        settings = list(product(options.b, options.c, options.sharpness))
+        rows = await sweep(sides, relevance, settings)
         await relevance.close()
         return rows
 

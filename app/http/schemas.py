@@ -162,8 +162,8 @@ class WireTimings(BaseModel):
     total: float = Field(ge=0)
 
 
-class RewriteAnswer(BaseModel):
-    """The original first, then what may be put beside it."""
+class AnswerHead(BaseModel):
+    """What every answer begins with: the original first, then what may be put beside it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -174,6 +174,11 @@ class RewriteAnswer(BaseModel):
     checkpoint: WireCheckpoint
     degraded: bool = Field(description="True exactly where there is no rewrite; then `reason` says why.")
     reason: Reason | None
+
+
+class RewriteAnswer(AnswerHead):
+    """The original first, then what may be put beside it."""
+
     drops: dict[Drop, int] = Field(description="Completions the guard dropped, by why.")
     cache: CacheUse = Field(
         description="hit; shared: waited for another's generation; miss; none: not asked."
@@ -208,13 +213,7 @@ def wire_answer(answer: Answer) -> dict[str, Any]:
     """The JSON object of an answer; `RewriteAnswer` documents it."""
     timings = answer.timings
     return {
-        "query_id": answer.query.query_id,
-        "original": answer.query.text,
-        "rewrites": wire_rewrites(answer),
-        "arm": answer.arm,
-        "checkpoint": {"id": answer.checkpoint_id, "weights_digest": answer.weights_digest},
-        "degraded": answer.reason is not None,
-        "reason": answer.reason,
+        **wire_head(answer),
         "drops": answer.drops,
         "cache": answer.cache,
         "stages": answer.query.stages,
@@ -228,12 +227,20 @@ def wire_answer(answer: Answer) -> dict[str, Any]:
     }
 
 
-def wire_rewrites(answer: Answer) -> list[dict[str, Any]]:
-    """The JSON objects of its rewrites; `WireRewrite` documents them."""
-    return [
-        {"text": rewrite.text, "logprob": rewrite.logprob, "confidence": rewrite.confidence, "rank": rank}
-        for rank, rewrite in enumerate(answer.rewrites, start=1)
-    ]
+def wire_head(answer: Answer) -> dict[str, Any]:
+    """The fields that every answer begins with; `AnswerHead` documents them."""
+    return {
+        "query_id": answer.query.query_id,
+        "original": answer.query.text,
+        "rewrites": [
+            {"text": rewrite.text, "logprob": rewrite.logprob, "confidence": rewrite.confidence, "rank": rank}
+            for rank, rewrite in enumerate(answer.rewrites, start=1)
+        ],
+        "arm": answer.arm,
+        "checkpoint": {"id": answer.checkpoint_id, "weights_digest": answer.weights_digest},
+        "degraded": answer.reason is not None,
+        "reason": answer.reason,
+    }
 
 
 def _context(wire: WireContext | None) -> Context:

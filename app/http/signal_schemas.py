@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from app.contracts.reasons import Reason
-from app.http.schemas import Identifier, RewriteRequest, WireCheckpoint, WireRewrite, wire_rewrites
+from app.http.schemas import AnswerHead, Identifier, RewriteRequest, wire_head
 from app.relevance.base import Content
-from app.rewrite.answer import Arm, Stage
+from app.rewrite.answer import Stage
 from app.signals.adapters.elasticsearch import to_elasticsearch
 from app.signals.adapters.opensearch import to_opensearch
 from app.signals.adapters.solr import to_solr
@@ -162,21 +162,12 @@ class WireSignalTimings(BaseModel):
     total: float = Field(ge=0)
 
 
-class SignalsAnswer(BaseModel):
+class SignalsAnswer(AnswerHead):
     """The original first, then what each stage may put beside it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    query_id: str
-    original: str = Field(description="The query, byte-identical to what came in.")
-    rewrites: list[WireRewrite] = Field(description="Distinct from the original and each other, best first.")
-    arm: Arm
-    checkpoint: WireCheckpoint
     relevance_digest: str | None = Field(
         description="SHA-256 of the relevance model, all that its numbers follow from; null where none."
     )
-    degraded: bool = Field(description="True exactly where there is no rewrite; then `reason` says why.")
-    reason: Reason | None
     remembered: bool = Field(
         description="Whether an earlier call of this query_id had the rewrites made, which it shares."
     )
@@ -187,7 +178,6 @@ class SignalsAnswer(BaseModel):
 
 def wire_signals(signals: Signals, shape: Format) -> dict[str, Any]:
     """The JSON object of an answer; `SignalsAnswer` documents it."""
-    answer = signals.answer
     if shape == "corewrite":
         stages = _native(signals)
     else:
@@ -196,14 +186,8 @@ def wire_signals(signals: Signals, shape: Format) -> dict[str, Any]:
             stage: {"reason": reason, "request": requests[stage]} for stage, reason in signals.reasons.items()
         }
     return {
-        "query_id": answer.query.query_id,
-        "original": answer.query.text,
-        "rewrites": wire_rewrites(answer),
-        "arm": answer.arm,
-        "checkpoint": {"id": answer.checkpoint_id, "weights_digest": answer.weights_digest},
+        **wire_head(signals.answer),
         "relevance_digest": signals.relevance_digest,
-        "degraded": answer.reason is not None,
-        "reason": answer.reason,
         "remembered": signals.remembered,
         "format": shape,
         "stages": stages,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.relevance.model import OnnxRelevance
     from app.relevance.remote import RemoteRelevance
     from app.settings import Settings
+
+DEFAULT_RELEVANCE = Path(__file__).parent / "default"
+"""The model that comes with the package."""
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -21,7 +25,7 @@ def make_relevance(settings: Settings) -> OnnxRelevance | RemoteRelevance | None
     """
     if settings.relevance == "none":
         return None
-    if settings.relevance == "onnx" and settings.relevance_path is not None:
+    if settings.relevance == "onnx":
         from app.relevance.model import OnnxRelevance  # noqa: PLC0415 -- each loads only its own libraries
 
         return OnnxRelevance(

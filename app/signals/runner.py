@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.contracts.fusion import MAX_FACTOR, RANK_WEIGHT
 from app.contracts.reasons import Reason
 from app.signals import stages
 from app.signals.records import Staged
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 class Weights:
     """b of each ranking stage, and c, the largest factor; see app/settings.py."""
 
-    rawrank: float = 1.0
-    finerank: float = 1.0
-    max_factor: float = 3.0
+    rawrank: float = RANK_WEIGHT
+    finerank: float = RANK_WEIGHT
+    max_factor: float = MAX_FACTOR
 
 
 class StageRunner:

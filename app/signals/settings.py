@@ -8,21 +8,27 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
+from app.contracts.fusion import MAX_FACTOR, RANK_WEIGHT
+from app.relevance.choice import DEFAULT_RELEVANCE
+
 
 class SignalSettings(BaseSettings):
     """A part of `app.settings.Settings`."""
 
     relevance: Literal["onnx", "remote", "none"] = Field(
-        default="none",
+        default="onnx",
         description=(
             "Where scores and embeddings come from. onnx: this process, by ONNX Runtime; remote: a server "
-            "that answers /v1/rerank and /v1/embeddings; none: ranking stages stay neutral. none: the "
-            "package comes without a relevance model."
+            "that answers /v1/rerank and /v1/embeddings; none: ranking stages stay neutral. onnx: the "
+            "package comes with a model."
         ),
     )
-    relevance_path: Path | None = Field(
-        default=None,
-        description="Folder of the relevance model, for onnx: manifest, graph, tokenizer. None: see above.",
+    relevance_path: Path = Field(
+        default=DEFAULT_RELEVANCE,
+        description=(
+            "Folder of the relevance model, for onnx: manifest, graph, tokenizer. The one in the package: "
+            "signals work before anybody trained one."
+        ),
     )
     relevance_provider: Literal["cpu", "cuda"] = Field(
         default="cpu",
@@ -62,7 +68,7 @@ class SignalSettings(BaseSettings):
         ),
     )
     rawrank_weight: float = Field(
-        default=1.0,
+        default=RANK_WEIGHT,
         ge=0,
         allow_inf_nan=False,
         description=(
@@ -71,19 +77,19 @@ class SignalSettings(BaseSettings):
         ),
     )
     finerank_weight: float = Field(
-        default=1.0,
+        default=RANK_WEIGHT,
         ge=0,
         allow_inf_nan=False,
         description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1: the plain ratio.",
     )
     max_factor: float = Field(
-        default=3.0,
+        default=MAX_FACTOR,
         ge=1,
         allow_inf_nan=False,
         description=(
             "c: the largest factor by which rewrites may ever raise or lower a document's score; 1 makes "
-            "every stage neutral. 3: a wrong rewrite costs a document no more than a factor of 9 against "
-            "another."
+            "every stage neutral. 30: the smallest that keeps all that right rewrites gain (docs/LOG.md); "
+            "confidence, in the exponent, binds a doubtful one far below it."
         ),
     )
     signal_memory_s: float = Field(
@@ -112,6 +118,4 @@ class SignalSettings(BaseSettings):
     def _model_is_named(self) -> SignalSettings:
         if self.relevance == "remote" and not (self.relevance_url and self.relevance_model):
             raise ValueError("relevance=remote needs relevance_url and relevance_model")
-        if self.relevance == "onnx" and self.relevance_path is None:
-            raise ValueError("relevance=onnx needs relevance_path")
         return self

@@ -85,6 +85,7 @@ def test_an_answer_is_what_the_document_says(make_app: Callable[..., FastAPI]) -
     assert 'corewrite_stages_total{outcome="signal",reason="none",stage="rawrank"} 1.0' in counted
     assert 'corewrite_stage_seconds_count{phase="model",stage="finerank"} 1.0' in counted
     assert "corewrite_remembered_searches 1.0" in counted
+    assert answer.relevance_digest == FakeRelevance().digest
 
 
 def test_the_examples_of_the_document_are_of_its_shape() -> None:

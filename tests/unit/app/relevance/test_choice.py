@@ -44,7 +44,9 @@ def test_a_folder_serves_every_stage(tmp_path: Path) -> None:
 
 def test_without_one_the_stages_are_neutral_and_say_so(make_app: Callable[..., FastAPI]) -> None:
     with TestClient(make_app()) as client:
-        stages = client.post("/v1/signals", json=REQUEST).json()["stages"]
+        answer = client.post("/v1/signals", json=REQUEST).json()
+    stages = answer["stages"]
+    assert answer["relevance_digest"] is None
     for stage in ("rawrank", "finerank"):
         assert stages[stage]["reason"] == "relevance_unavailable"
         assert {document["phi"] for document in stages[stage]["documents"]} == {1.0}
@@ -54,13 +56,12 @@ def test_without_one_the_stages_are_neutral_and_say_so(make_app: Callable[..., F
 def test_a_server_may_stand_in_for_it() -> None:
     settings = Settings(relevance="remote", relevance_url="http://models", relevance_model="bge")
     assert isinstance(make_relevance(settings), RemoteRelevance)
-    assert make_relevance(Settings()) is None
+    assert make_relevance(Settings(relevance="none")) is None
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relevance": "onnx"}, "needs relevance_path"),
         (
             {"relevance": "remote", "relevance_url": "http://models"},
             "needs relevance_url and relevance_model",
