@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -35,7 +36,7 @@ def served() -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
         [str(BIN / "corewrite"), "serve", "--port", str(port)],
-        env={**os.environ, "REWRITE_DEADLINE_MS": "20000"},
+        env={**os.environ, "REWRITE_DEADLINE_MS": "20000", "REWRITE_SIGNALS_DEADLINE_MS": "20000"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -67,11 +68,16 @@ def test_every_file_that_the_readme_links_to_or_names_exists() -> None:
     assert not [path for path in (*linked, *named) if not (ROOT / path).exists()]
 
 
-def test_the_request_gives_the_answer_that_is_shown(served: str) -> None:
-    words = shlex.split(example("request").replace("\\\n", " "))
+def asked(name: str, served: str) -> Any:
+    """The answer to the request of an example."""
+    words = shlex.split(example(name).replace("\\\n", " "))
     path = words[words.index("-s") + 1].removeprefix("http://127.0.0.1:8080")
     body = words[words.index("-d") + 1]
-    answer = httpx.post(served + path, content=body, timeout=30).json()
+    return httpx.post(served + path, content=body, timeout=30).json()
+
+
+def test_the_request_gives_the_answer_that_is_shown(served: str) -> None:
+    answer = asked("request", served)
     shown = json.loads(example("answer"))
     for volatile in ("query_id", "timings_ms"):
         assert shown.pop(volatile)
@@ -82,6 +88,20 @@ def test_the_request_gives_the_answer_that_is_shown(served: str) -> None:
             round(rewrite["confidence"], 3),
         )
     assert answer == shown
+
+
+def test_the_signals_are_those_that_are_shown(served: str) -> None:
+    answer, shown = asked("signals-request", served)["stages"], json.loads(example("signals-answer"))
+    found, expected = answer["finerank"].pop("documents"), shown["finerank"].pop("documents")
+    assert answer == shown
+    # Products in 8 bits differ in the last digits from one kind of processor to another.
+    assert found == [
+        {
+            name: pytest.approx(value, rel=0.03, abs=1e-3) if isinstance(value, float) else value
+            for name, value in document.items()
+        }
+        for document in expected
+    ]
 
 
 def test_the_command_prints_what_is_shown() -> None:
