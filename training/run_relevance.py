@@ -30,6 +30,7 @@ from training.datasets.judgements import (
     read_fashion,
 )
 from training.relevance import HEAD, Reader, RelevanceModel, train
+from training.relevance_card import relevance_card
 from training.relevance_onnx import build_graph
 from training.vision import (
     IMAGE_DIM,
@@ -109,6 +110,7 @@ def publish(
         training=dict(facts),
     )
     (out / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    (out / "README.md").write_text(relevance_card(manifest), encoding="utf-8")
     return manifest
 
 

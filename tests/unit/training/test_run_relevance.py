@@ -14,12 +14,14 @@ from tiny_relevance import SIZE, WORDS, image, tiny_model, tiny_tokenizer
 
 from app.errors import CheckpointError
 from app.relevance.base import Content, Floats
+from app.relevance.choice import DEFAULT_RELEVANCE
 from app.relevance.images import ImageTower
-from app.relevance.model import OnnxRelevance
+from app.relevance.model import OnnxRelevance, read_verified
 from training import relevance
-from training.config import RelevanceConfig
+from training.config import ConfigError, RelevanceConfig
 from training.datasets.judgements import Judgement, Listing
 from training.relevance import Reader, RelevanceModel, train
+from training.relevance_card import relevance_card
 from training.run_relevance import calibrated, publish
 from training.vision import HEIGHT, IMAGE_DIM, WIDTH, Tower, embed_images
 
@@ -124,10 +126,23 @@ def test_what_is_published_is_what_was_trained(tmp_path: Path) -> None:
     assert manifest.score
     assert scores == pytest.approx([manifest.score.calibration.read(logit) for logit in logits], abs=0.03)
     assert manifest.training["steps"] == CONFIG.steps
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert f"{manifest.score.calibration.scale:.3f}" in card
     pixels = np.random.default_rng(rng.randrange(9)).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
     images = ImageTower(out).embed(pixels)
     assert images == pytest.approx(embed_images(tower, pixels), abs=1e-4)
     assert images.shape == (2, IMAGE_DIM)
+
+
+def test_a_card_says_on_what_terms_every_source_is() -> None:
+    manifest = read_verified(DEFAULT_RELEVANCE)
+    card = relevance_card(manifest)
+    assert card == (DEFAULT_RELEVANCE / "README.md").read_text(encoding="utf-8")
+    assert "CC BY 4.0" in card
+    assert "do not redistribute" in card
+    other = manifest.model_copy(update={"training": {"mixture": {"secrets": 1.0}}})
+    with pytest.raises(ConfigError, match="secrets"):
+        relevance_card(other)
 
 
 def test_a_calibration_gives_back_the_shares_that_it_saw() -> None:
