@@ -47,9 +47,9 @@ base_model: sentence-transformers/all-MiniLM-L6-v2
 # {manifest.model_id}
 
 A relevance model of {size:.0f} MB in 8 bits, made from all-MiniLM-L6-v2 (Apache-2.0): embeddings for a
-bi-encoder and scores of pairs, of texts and, where there are any, images. It is what corewrite weighs rewrites
-with; it is not a general one, and a stack that has its own should serve that. `manifest.json` says how it is
-read.
+bi-encoder and scores of pairs, of texts and, where there are any, images. It is what corewrite weighs
+rewrites with; it is not a general one, and a stack that has its own should serve that. `manifest.json` says
+how it is read.
 
 ## Data
 

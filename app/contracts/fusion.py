@@ -20,13 +20,13 @@ RECALL_CEILING = 1.5
 RECALL_SHARPNESS = 1.0
 """How fast the weight at recall falls with confidence. This and the ceiling by `python -m training.tune`."""
 
-RANK_WEIGHT = 1.0
+RANK_WEIGHT = 1.5
 """b: the exponent at a ranking stage of a rewrite that is certain; see `rank_weight`."""
 
-RANK_SHARPNESS = 1.0
+RANK_SHARPNESS = 1.5
 """How fast b falls with confidence. This and b by `python -m training.sweep_stages`."""
 
-MAX_FACTOR = 30.0
+MAX_FACTOR = 100.0
 """c. Less keeps less of what right rewrites gain and hardly more from a wrong one, whose b · confidence binds
 first (`python -m training.blast_radius`)."""
 

@@ -88,7 +88,7 @@ class SignalSettings(BaseSettings):
         allow_inf_nan=False,
         description=(
             "c: the largest factor by which rewrites may ever raise or lower a document's score; 1 makes "
-            "every stage neutral. 30: the smallest that keeps all that right rewrites gain (docs/LOG.md); "
+            "every stage neutral. 100: the smallest that keeps all that right rewrites gain (docs/LOG.md); "
             "confidence, in the exponent, binds a doubtful one far below it."
         ),
     )
