@@ -73,14 +73,14 @@ class SignalSettings(BaseSettings):
         allow_inf_nan=False,
         description=(
             "b of rawrank: the exponent of a rewrite of confidence 1 in the factor of a document. 0 switches "
-            "the stage off (`disabled`). 1: the plain ratio of its score to the mean."
+            "the stage off (`disabled`). 1.5: the most that held-out titles gain by without others losing."
         ),
     )
     finerank_weight: float = Field(
         default=RANK_WEIGHT,
         ge=0,
         allow_inf_nan=False,
-        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1: the plain ratio.",
+        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1.5: the same sweep.",
     )
     max_factor: float = Field(
         default=MAX_FACTOR,
@@ -88,7 +88,7 @@ class SignalSettings(BaseSettings):
         allow_inf_nan=False,
         description=(
             "c: the largest factor by which rewrites may ever raise or lower a document's score; 1 makes "
-            "every stage neutral. 100: the smallest that keeps all that right rewrites gain (docs/LOG.md); "
+            "every stage neutral. 100: a smaller one keeps less of what right rewrites gain (docs/LOG.md); "
             "confidence, in the exponent, binds a doubtful one far below it."
         ),
     )

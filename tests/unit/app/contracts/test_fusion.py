@@ -15,6 +15,7 @@ from app.contracts.fusion import (
     geometric_mean,
     log_reward,
     phi,
+    rank_weight,
     recall_weight,
 )
 
@@ -158,6 +159,7 @@ def test_fuse_ranks_refuses_what_it_cannot_mean(
 )
 def test_recall_weight_is_a_power_of_confidence_up_to_the_ceiling(confidence: float, expected: float) -> None:
     assert recall_weight(confidence, ceiling=2.0, sharpness=2.0) == expected
+    assert rank_weight(confidence, 2.0, sharpness=2.0) == expected
 
 
 runs = st.lists(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contracts.fusion import rank_weight
 from app.contracts.reasons import STAGE_REASONS, Reason
 from app.relevance.base import Content
 from app.rewrite.answer import Answer, Query, Rewrite
@@ -61,8 +62,9 @@ def test_the_factor_weighs_the_rewrite_by_its_confidence() -> None:
     found = stages.ranking(
         answer(0.5), candidates(2.0, 2.0), "rawrank", [[0.4, 0.1]], weight=1.0, max_factor=MAX_FACTOR
     )
-    assert [document.phi for document in found.documents] == pytest.approx([math.sqrt(2), math.sqrt(0.5)])
-    assert [document.score for document in found.documents] == pytest.approx([2 * math.sqrt(2), math.sqrt(2)])
+    b = rank_weight(0.5, 1.0)
+    assert [document.phi for document in found.documents] == pytest.approx([2**b, 0.5**b])
+    assert [document.score for document in found.documents] == pytest.approx([2 * 2**b, 2 * 0.5**b])
     assert [document.rewrite for document in found.documents] == [0.4, 0.1]
     assert found.reason is None
 
