@@ -32,7 +32,7 @@ def served_engine() -> FakeEngine:
 
 @pytest.fixture(scope="module")
 def server(served_engine: FakeEngine) -> Iterator[DrainingServer]:
-    settings = Settings(port=0, body_timeout_s=2, deadline_ms=5000)
+    settings = Settings(port=0, body_timeout_s=2, deadline_ms=5000, relevance="none")
     app = create_app(settings, engine=served_engine, checkpoint=FakeCheckpoint())
     server = make_server(app, settings)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -92,7 +92,7 @@ def test_occupations_whose_clicks_are_held_out_are_never_drawn_in_training(
     assert not trained & held_out[0]
     assert not trained & held_out[1]
     assert not held_out[0] & held_out[1]
-    assert min(map(len, held_out)) > 10
+    assert min(map(len, held_out)) >= 10
 
 
 def test_a_listing_has_what_a_search_would_bring_and_says_what_was_clicked(concepts: Any) -> None:
