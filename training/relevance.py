@@ -277,12 +277,14 @@ def to_centroids(rows: torch.Tensor, groups: Sequence[int], centroids: torch.Ten
 
 
 def crowd_loss(
-    model: RelevanceModel, reader: Reader, groups: Groups, rng: Random, count: int
+    model: RelevanceModel,
+    reader: Reader,
+    crowd: tuple[list[Content], list[int]],
+    centroids: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     """The terms of any documents, read as documents, and a quarter of them as queries too."""
-    centroids = torch.tensor(groups.centroids)
-    contents, numbers = groups.crowd(rng, count)
-    few = max(1, count // 4)
+    contents, numbers = crowd
+    few = max(1, len(contents) // 4)
     asked = reader.queries([content.text for content in contents[:few]])
     return {
         "documents": to_centroids(model.embed(reader.documents(contents)), numbers, centroids),
@@ -326,7 +328,7 @@ def train(
             with torch.autocast("cpu", torch.bfloat16):
                 terms = loss_of(model, reader, judgements, centroids)
                 if judgements[0].group is not None:
-                    terms |= crowd_loss(model, reader, groups, rng, config.crowd)
+                    terms |= crowd_loss(model, reader, groups.crowd(rng, config.crowd), centroids)
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             warmup = max(1, round(config.steps * config.warmup_ratio))
