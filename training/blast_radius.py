@@ -30,7 +30,6 @@ from app.engines.base import GenerationRequest
 from app.engines.embedded import EmbeddedEngine
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from app.relevance.choice import DEFAULT_RELEVANCE
-from app.relevance.model import OnnxRelevance
 from app.rewrite.guard import Limits
 from app.rewrite.judge import judge
 from training.datasets.beir import Query, Task, read_task
@@ -38,7 +37,7 @@ from training.evaluate import Rewrite
 from training.evaluate_stages import Knobs, plans_of
 from training.measures import NDCG, bootstrap, per_query
 from training.search import Plan, Stack
-from training.served import NUM_REWRITES
+from training.served import NUM_REWRITES, served_relevance
 from training.tune import validation_sides
 
 SAMPLES, QUERIES, SEED = 64, 60, 17
@@ -170,7 +169,7 @@ def main() -> None:
     task = task.with_queries(tuple(query for query in few if task.qrels.get(query.query_id)))
 
     async def run() -> list[dict[str, object]]:
-        model = OnnxRelevance(options.relevance, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0)
+        model = served_relevance(options.relevance)
         shown = await show(DEFAULT_CHECKPOINT, task.queries)
         rows = await measure(await Stack.over(task.documents, model), task, shown, Knobs())
         await model.close()

@@ -20,11 +20,11 @@ import numpy as np
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from app.relevance.images import ImageTower
-from app.relevance.model import OnnxRelevance
 from training.datasets.followups import FashionItem
 from training.datasets.judgements import read_fashion, without_colour
 from training.measures import bootstrap
 from training.retrieval import Floats
+from training.served import served_relevance
 from training.vision import read_thumbnails
 
 DEPTH, MIN_RELEVANT = 10, 3
@@ -58,7 +58,7 @@ async def measure(folder: Path, relevance: Path) -> dict[str, object]:
         read_thumbnails(folder / "thumbs_60x80.zip", [item.item_id for item in items])
     )
     asked = questions(items)
-    model = OnnxRelevance(relevance, threads=2, max_rows=1 << 30, max_known=0)
+    model = served_relevance(relevance)
     queries = await model.embed_queries(list(asked))
     seen = [Content(item.title, tuple(image)) for item, image in zip(items, images.tolist(), strict=True)]
     values = {

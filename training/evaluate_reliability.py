@@ -24,6 +24,7 @@ from app.relevance.images import ImageTower
 from app.relevance.model import OnnxRelevance
 from training.datasets.judgements import Clicks, Concepts, Fashion, Listing, Listings, read_fashion
 from training.reliability import Reliability, draw_reliability, reliability_of
+from training.served import served_relevance
 from training.vision import read_thumbnails
 
 LISTINGS, SEED = 150, 23
@@ -62,7 +63,7 @@ async def read(
 
 async def measure(data: Path, relevance: Path) -> Reliability:
     """By head and kind of query."""
-    model = OnnxRelevance(relevance, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0)
+    model = served_relevance(relevance)
     report = {
         f"{head}, {kind}": reliability_of(scores, relevant)
         for kind, listings in listings_of(data, relevance).items()

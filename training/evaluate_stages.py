@@ -11,18 +11,17 @@ empty      no rewrite at any stage                                    must be `n
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 from app.contracts.fusion import MAX_FACTOR, RANK_SHARPNESS, RANK_WEIGHT
-from app.relevance.model import OnnxRelevance
 from training.datasets.beir import Qrels, Task
 from training.evaluate import Rewrite, Rewriter, Row, row
 from training.measures import judged, per_query
 from training.search import Plan, Stack
+from training.served import served_relevance
 
 ARMS = ("none", "finerank", "parallel", "alone", "random", "empty")
 SEED = 4
@@ -43,7 +42,6 @@ def measure_stages(
     rewriter: Rewriter,
     relevance: Path,
     *,
-    threads: int = 0,
     only_judged: bool = False,
 ) -> list[Row]:
     """Rewrite the queries of `task`, index its corpus with the model in `relevance`, measure every arm."""
@@ -51,10 +49,7 @@ def measure_stages(
     rewrites = {query.query_id: found for query, found in zip(task.queries, shown, strict=True)}
 
     async def measure() -> list[Row]:
-        # Every query waits at once: the batches are as large as they can be.
-        model = OnnxRelevance(
-            relevance, threads=threads or os.cpu_count() or 1, max_rows=1 << 30, max_known=0
-        )
+        model = served_relevance(relevance)
         stack = await Stack.over(task.documents, model)
         rows = await evaluate_stages(task, stack, rewrites, only_judged=only_judged)
         await model.close()

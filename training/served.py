@@ -1,14 +1,16 @@
-"""A checkpoint as users meet it: the whole request path of the service, in process, for evaluation."""
+"""Checkpoint and relevance model as users meet them, in process, for evaluation."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.contracts.prompt import NO_CONTEXT, Context
 from app.main import create_app
+from app.relevance.model import OnnxRelevance
 from app.rewrite.answer import Answer, Query
 from app.rewrite.deadline import deadline_of
 from app.settings import Settings
@@ -17,6 +19,14 @@ from training.evaluate import Rewrite
 NUM_REWRITES = 4
 CONCURRENCY = 32
 PATIENCE_MS = 60_000
+
+
+def served_relevance(path: Path) -> OnnxRelevance:
+    """The relevance model of a folder as it serves, on all cores, with every query waiting at once.
+
+    Raises CheckpointError where the folder cannot be used.
+    """
+    return OnnxRelevance(path, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0)
 
 
 class ServedRewriter:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -25,7 +24,7 @@ from training.datasets.judgements import click_side
 from training.evaluate import Rewrite
 from training.evaluate_stages import Knobs, evaluate_stages
 from training.search import Stack
-from training.served import ServedRewriter
+from training.served import ServedRewriter, served_relevance
 from training.tune import SEED, validation_sides
 
 WEIGHTS = (0.5, 1.0, 2.0, 4.0)
@@ -113,9 +112,7 @@ def main() -> None:
         sides[side] = (task, {q.query_id: found for q, found in zip(task.queries, shown, strict=True)})
 
     async def run() -> list[dict[str, float]]:
-        relevance = OnnxRelevance(
-            options.relevance, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0
-        )
+        relevance = served_relevance(options.relevance)
         settings = list(product(options.b, options.c, options.sharpness))
         rows = await sweep(sides, relevance, settings)
         await relevance.close()
