@@ -34,9 +34,9 @@ from app.rewrite.guard import Limits
 from app.rewrite.judge import judge
 from training.datasets.beir import Query, Task, read_task
 from training.evaluate import Rewrite
-from training.evaluate_stages import Knobs, plans_of
+from training.evaluate_stages import plans_of
 from training.measures import NDCG, bootstrap, per_query
-from training.search import Plan, Stack
+from training.search import SHIPPED, Knobs, Plan, Stack
 from training.served import NUM_REWRITES, served_relevance
 from training.tune import validation_sides
 
@@ -171,7 +171,7 @@ def main() -> None:
     async def run() -> list[dict[str, object]]:
         model = served_relevance(options.relevance)
         shown = await show(DEFAULT_CHECKPOINT, task.queries)
-        rows = await measure(await Stack.over(task.documents, model), task, shown, Knobs())
+        rows = await measure(await Stack.over(task.documents, model), task, shown, SHIPPED)
         await model.close()
         return rows
 

@@ -195,7 +195,10 @@ def add_train(subparsers: Subparsers) -> None:
         "--config", type=Path, required=True, help="TOML, such as training/configs/relevance.toml"
     )
     relevance.add_argument("--run-dir", type=Path, help="where the run keeps its state (runs/NAME)")
-    relevance.add_argument("--out", type=Path, help="folder to write (RUN_DIR/NAME)")
+    relevance.add_argument("--out", type=Path, help="folder to write (RUN_DIR/NAME, or RUN_DIR/NAME-float32)")
+    relevance.add_argument(
+        "--float32", action="store_true", help="write a graph four times as large, to see what 8 bits cost"
+    )
     relevance.set_defaults(run=run_relevance)
 
 
@@ -224,7 +227,8 @@ def run_relevance(args: argparse.Namespace) -> int:
     try:
         config = read_config(args.config, RelevanceConfig)
         run_dir = args.run_dir or Path("runs") / config.name
-        run(config, run_dir, args.out or run_dir / config.name)
+        name = f"{config.name}-float32" if args.float32 else config.name
+        run(config, run_dir, args.out or run_dir / name, eight_bits=not args.float32)
     except (ConfigError, DataError) as error:
         sys.stderr.write(f"corewrite train relevance: {error}\n")
         return 2

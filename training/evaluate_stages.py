@@ -12,29 +12,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from app.contracts.fusion import MAX_FACTOR, RANK_SHARPNESS, RANK_WEIGHT
 from training.datasets.beir import Qrels, Task
 from training.evaluate import Rewrite, Rewriter, Row, row
 from training.measures import judged, per_query
-from training.search import Plan, Stack
+from training.search import SHIPPED, Knobs, Plan, Stack
 from training.served import served_relevance
 
 ARMS = ("none", "finerank", "parallel", "alone", "random", "empty")
 SEED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Knobs:
-    """b of rawrank and of finerank, c, and how fast b falls with confidence (`rank_weight`)."""
-
-    rawrank_weight: float = RANK_WEIGHT
-    finerank_weight: float = RANK_WEIGHT
-    max_factor: float = MAX_FACTOR
-    sharpness: float = RANK_SHARPNESS
 
 
 def measure_stages(
@@ -63,7 +52,7 @@ async def evaluate_stages(
     stack: Stack,
     rewrites: Mapping[str, Sequence[Rewrite]],
     *,
-    knobs: Knobs = Knobs(),
+    knobs: Knobs = SHIPPED,
     arms: Sequence[str] = ARMS,
     only_judged: bool = False,
 ) -> list[Row]:
@@ -73,7 +62,7 @@ async def evaluate_stages(
         task: queries and qrels. Queries without a relevant document are left out.
         stack: over the corpus of `task`.
         rewrites: query_id -> what the rewriter shows, best first; a query it lacks has none.
-        knobs: weights and the largest factor.
+        knobs: how much rewrites may weigh.
         arms: some of ARMS, `none` first.
         only_judged: measure rankings of the judged documents alone, where most are not judged.
     """
@@ -100,14 +89,7 @@ def plans_of(
 ) -> list[Plan]:
     """One plan per query."""
     used = [tuple(rewrites.get(query_id, ())) for query_id in ids]
-    plain = Plan(
-        "",
-        rawrank_weight=knobs.rawrank_weight,
-        finerank_weight=knobs.finerank_weight,
-        max_factor=knobs.max_factor,
-        sharpness=knobs.sharpness,
-    )
-    plans = [replace(plain, query=text[query_id]) for query_id in ids]
+    plans = [Plan(text[query_id], knobs=knobs) for query_id in ids]
     match arm:
         case "none":
             return [replace(plan, stages=frozenset()) for plan in plans]

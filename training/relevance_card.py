@@ -37,6 +37,7 @@ def relevance_card(manifest: RelevanceManifest) -> str:
     whole = sum(shares.values()) or 1.0
     data = "\n".join(f"| {name} | {share / whole:.0%} | {TERMS[name]} |" for name, share in shares.items())
     size = sum(entry.bytes for entry in manifest.files.values()) / 1e6
+    weights = manifest.training.get("weights", "8 bits")
     facts = ", ".join(f"{name} {value}" for name, value in manifest.training.items() if name != "mixture")
     return f"""---
 language: en
@@ -46,7 +47,7 @@ base_model: sentence-transformers/all-MiniLM-L6-v2
 ---
 # {manifest.model_id}
 
-A relevance model of {size:.0f} MB in 8 bits, made from all-MiniLM-L6-v2 (Apache-2.0): embeddings for a
+A relevance model of {size:.0f} MB in {weights}, made from all-MiniLM-L6-v2 (Apache-2.0): embeddings for a
 bi-encoder and scores of pairs, of texts and, where there are any, images. It is what corewrite weighs
 rewrites with; it is not a general one, and a stack that has its own should serve that. `manifest.json` says
 how it is read.

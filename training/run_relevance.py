@@ -45,8 +45,11 @@ from training.vision import (
 CALIBRATION_LISTINGS = 150
 
 
-def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
-    """Make the model in `run_dir` (or go on there) and write its folder to `out`."""
+def run(config: RelevanceConfig, run_dir: Path, out: Path, *, eight_bits: bool = True) -> None:
+    """Make the model in `run_dir` (or go on there) and write its folder to `out`.
+
+    Not in eight bits, the graph computes in float32: what 8 bits cost is measured so.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     data_dir = config.data_dir
     items = read_fashion(data_dir / "fashion")
@@ -68,6 +71,7 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
         Clicks(data_dir / "jobs", concepts, "calibration"),
         Fashion(items, images, "validation"),
     )
+    model.compute("eight bits" if eight_bits else "float")
     rng = Random(config.seed)
     listings = [source.listing(rng) for source in held_out for _ in range(CALIBRATION_LISTINGS)]
     publish(
@@ -78,6 +82,7 @@ def run(config: RelevanceConfig, run_dir: Path, out: Path) -> None:
         out,
         model_id=config.name,
         facts=config.model_dump(exclude={"data_dir", "threads", "save_every"}),
+        eight_bits=eight_bits,
     )
 
 
@@ -90,13 +95,14 @@ def publish(
     *,
     model_id: str,
     facts: Mapping[str, object],
+    eight_bits: bool = True,
 ) -> RelevanceManifest:
-    """Calibrate both heads and write the folder of the model."""
+    """Calibrate both heads, as the model computes now, and write the folder of the model."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    (out / "model.onnx").write_bytes(build_graph(model))
+    (out / "model.onnx").write_bytes(build_graph(model, quantised=eight_bits))
     (out / "vision.onnx").write_bytes(tower_graph(tower))
     cosines, logits, relevant = raw_scores(model, Reader(tokenizer), listings)
     manifest = RelevanceManifest(
@@ -107,7 +113,7 @@ def publish(
         vision="vision.onnx",
         embedding=head("embedding", calibrated(cosines, relevant)),
         score=head("logit", calibrated(logits, relevant)),
-        training=dict(facts),
+        training=dict(facts) if eight_bits else {**facts, "weights": "float32"},
     )
     (out / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     (out / "README.md").write_text(relevance_card(manifest), encoding="utf-8")

@@ -5,14 +5,14 @@
     rawrank    B = s(q, d) of the bi-encoder, times φ; the FINE best go on
     finerank   B = s(q, d) of the cross-encoder, times what rawrank made of the document, times φ
 
-φ comes from `app.contracts.fusion`, with `rank_weight(confidence, b)` for the weight of a rewrite. What
-finerank does not reach follows in rawrank's order.
+φ comes from `app.contracts.fusion`, with `rank_weight` for the weight of a rewrite. What finerank does not
+reach follows in rawrank's order.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,9 +20,10 @@ from typing import Protocol
 import numpy as np
 
 from app.contracts.fusion import (
+    BREAK_EVEN,
+    FINERANK_WEIGHT,
     MAX_FACTOR,
-    RANK_SHARPNESS,
-    RANK_WEIGHT,
+    RAWRANK_WEIGHT,
     factors,
     fuse_ranks,
     fuse_scores,
@@ -47,6 +48,30 @@ class Searches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Knobs:
+    """How much rewrites may weigh at the ranking stages.
+
+    Args:
+        rawrank_weight, finerank_weight: b of the stage.
+        max_factor: c.
+        break_even: see `rank_weight`.
+    """
+
+    rawrank_weight: float = RAWRANK_WEIGHT
+    finerank_weight: float = FINERANK_WEIGHT
+    max_factor: float = MAX_FACTOR
+    break_even: float = BREAK_EVEN
+
+    def weight(self, confidence: float, stage: str) -> float:
+        """The exponent of a rewrite at a ranking stage."""
+        b = self.rawrank_weight if stage == "rawrank" else self.finerank_weight
+        return rank_weight(confidence, b, break_even=self.break_even)
+
+
+SHIPPED = Knobs()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What one query asks of the stack.
 
@@ -54,22 +79,29 @@ class Plan:
         query: the original.
         rewrites: best first; none leaves the ranking as the original's, bit for bit.
         stages: which of STAGES take the rewrites.
-        rawrank_weight, finerank_weight: b, of a rewrite that is certain.
-        max_factor: c.
-        sharpness: of `rank_weight`.
+        knobs: how much they may weigh.
     """
 
     query: str
     rewrites: tuple[Rewrite, ...] = ()
     stages: frozenset[str] = frozenset(STAGES)
-    rawrank_weight: float = RANK_WEIGHT
-    finerank_weight: float = RANK_WEIGHT
-    max_factor: float = MAX_FACTOR
-    sharpness: float = RANK_SHARPNESS
+    knobs: Knobs = SHIPPED
 
-    def used(self, stage: str) -> tuple[Rewrite, ...]:
-        """The rewrites a stage takes."""
-        return self.rewrites if stage in self.stages else ()
+    def issued(self) -> dict[str, float]:
+        """The queries of recall and their weights, the original first; what weighs nothing is left out."""
+        weights = {self.query: 1.0}
+        if "recall" in self.stages:
+            for rewrite in self.rewrites:
+                if (weight := recall_weight(rewrite.confidence)) > 0:
+                    weights.setdefault(rewrite.text, weight)
+        return weights
+
+    def weighed(self, stage: str) -> dict[str, float]:
+        """The rewrites of a ranking stage and their exponents; what weighs nothing is left out."""
+        if stage not in self.stages:
+            return {}
+        weights = {one.text: self.knobs.weight(one.confidence, stage) for one in self.rewrites}
+        return {text: weight for text, weight in weights.items() if weight > 0}
 
 
 class Stack:
@@ -114,9 +146,7 @@ class Stack:
         return [self._ids[place] for place in [*(best[i] for i in ranked), *rest]]
 
     def _recall(self, plan: Plan) -> list[int]:
-        used = [rewrite for rewrite in plan.used("recall") if recall_weight(rewrite.confidence) > 0]
-        texts = [plan.query, *(rewrite.text for rewrite in used)]
-        weights = [1.0, *(recall_weight(rewrite.confidence) for rewrite in used)]
+        texts, weights = zip(*plan.issued().items(), strict=True)
         fused = []
         for retriever in (0, 1):
             runs = [self._runs[text][retriever] for text in texts]
@@ -128,20 +158,17 @@ class Stack:
     def _rawrank(self, plan: Plan, candidates: list[int]) -> list[float]:
         """For each candidate the original's score times φ."""
         vectors = self._embeddings[candidates]
-        base = self._relevance.similarity(self._vectors[plan.query], vectors)
-        rows = [
-            self._relevance.similarity(self._vectors[rewrite.text], vectors)
-            for rewrite in plan.used("rawrank")
-        ]
-        phi = _phi(rows, plan, "rawrank", plan.rawrank_weight, len(candidates))
+        weights = plan.weighed("rawrank")
+        base, *rows = (
+            self._relevance.similarity(self._vectors[text], vectors) for text in (plan.query, *weights)
+        )
+        phi = _phi(rows, weights, plan, len(candidates))
         return [score * factor for score, factor in zip(base, phi, strict=True)]
 
     async def _finerank(self, plan: Plan, candidates: list[int], base: list[float]) -> list[float]:
-        used = plan.used("finerank")
-        own, *rows = await asyncio.gather(
-            *(self._score(text, candidates) for text in (plan.query, *(rewrite.text for rewrite in used)))
-        )
-        phi = _phi(rows, plan, "finerank", plan.finerank_weight, len(candidates))
+        weights = plan.weighed("finerank")
+        own, *rows = await asyncio.gather(*(self._score(text, candidates) for text in (plan.query, *weights)))
+        phi = _phi(rows, weights, plan, len(candidates))
         return [score * before * factor for score, before, factor in zip(own, base, phi, strict=True)]
 
     async def _score(self, text: str, candidates: list[int]) -> list[float]:
@@ -177,10 +204,7 @@ def _texts(plan: Plan) -> list[str]:
     return [plan.query, *(rewrite.text for rewrite in plan.rewrites)]
 
 
-def _phi(rows: Sequence[Sequence[float]], plan: Plan, stage: str, weight: float, count: int) -> list[float]:
-    if not rows:
-        return [1.0] * count
-    weights = [
-        rank_weight(rewrite.confidence, weight, sharpness=plan.sharpness) for rewrite in plan.used(stage)
-    ]
-    return factors(rows, weights, plan.max_factor)
+def _phi(
+    rows: Sequence[Sequence[float]], weights: Mapping[str, float], plan: Plan, count: int
+) -> list[float]:
+    return factors(rows, list(weights.values()), plan.knobs.max_factor) if rows else [1.0] * count

@@ -20,11 +20,12 @@ RECALL_CEILING = 1.5
 RECALL_SHARPNESS = 1.0
 """How fast the weight at recall falls with confidence. This and the ceiling by `python -m training.tune`."""
 
-RANK_WEIGHT = 1.5
-"""b: the exponent at a ranking stage of a rewrite that is certain; see `rank_weight`."""
+RAWRANK_WEIGHT, FINERANK_WEIGHT = 0.5, 1.5
+"""b of each ranking stage: the exponent of a rewrite that is certain; see `rank_weight`."""
 
-RANK_SHARPNESS = 1.5
-"""How fast b falls with confidence. This and b by `python -m training.sweep_stages`."""
+BREAK_EVEN = 0.2
+"""Confidence up to which a rewrite weighs nothing at a ranking stage. It and b by
+`python -m training.sweep_stages`."""
 
 MAX_FACTOR = 100.0
 """c. Less keeps less of what right rewrites gain and hardly more from a wrong one, whose b · confidence binds
@@ -210,15 +211,20 @@ def recall_weight(
     return float(ceiling * min(confidence, 1.0) ** sharpness)
 
 
-def rank_weight(confidence: float, weight: float, *, sharpness: float = RANK_SHARPNESS) -> float:
-    """Return the exponent of a rewrite at a ranking stage: b · confidence ** sharpness; see `recall_weight`.
+def rank_weight(confidence: float, weight: float, *, break_even: float = BREAK_EVEN) -> float:
+    """Return the exponent of a rewrite at a ranking stage: b · (confidence - t) / (1 - t), and 0 up to t.
+
+    Below the break-even confidence t a wrong rewrite would lose more than a right one would gain, and there
+    are so many doubtful ones that together they lose what the sure ones win.
 
     Args:
         confidence: calibrated probability that the rewrite is right; above 1 counts as 1, NaN as 0.
         weight: b, the exponent of a certain rewrite.
-        sharpness: 1 is proportional; larger trusts only the sure ones.
+        break_even: t, in [0, 1).
     """
-    return recall_weight(confidence, ceiling=weight, sharpness=sharpness)
+    if not (_usable(confidence) and confidence > break_even):
+        return 0.0
+    return float(weight * (min(confidence, 1.0) - break_even) / (1.0 - break_even))
 
 
 def _exponent(score: float | None, geometric_mean: float | None, weight: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.contracts.fusion import MAX_FACTOR, RANK_WEIGHT
+from app.contracts.fusion import FINERANK_WEIGHT, MAX_FACTOR, RAWRANK_WEIGHT
 from app.contracts.reasons import Reason
 from app.signals import stages
 from app.signals.records import Staged
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from app.relevance.base import Floats
-    from app.rewrite.answer import Answer, Stage
+    from app.rewrite.answer import Answer, Rewrite, Stage
     from app.rewrite.deadline import Deadline
     from app.signals.heads import Heads, Scores
     from app.signals.records import Candidate, Ranking, RankingStage, Recall
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Weights:
     """b of each ranking stage, and c, the largest factor; see app/settings.py."""
 
-    rawrank: float = RANK_WEIGHT
-    finerank: float = RANK_WEIGHT
+    rawrank: float = RAWRANK_WEIGHT
+    finerank: float = FINERANK_WEIGHT
     max_factor: float = MAX_FACTOR
 
 
@@ -66,7 +66,7 @@ class StageRunner:
         embeddings: Floats | Reason | None = None
         if "recall" in asked:
             began = self._clock()
-            embeddings = answer.reason or await self._heads.embed(_texts(answer), deadline)
+            embeddings = answer.reason or await self._heads.embed(_texts(answer.rewrites), deadline)
             modelled = self._clock()
             vectors = embeddings if isinstance(embeddings, Reason) else embeddings.tolist()
             recall = stages.recall(answer, vectors)
@@ -93,12 +93,13 @@ class StageRunner:
         deadline: Deadline,
     ) -> Scores | Reason:
         """Scores by the embeddings that recall had, or did not get, or by new ones where it was not asked."""
+        texts = _texts(stages.trusted(answer))
         if embeddings is None:
-            embeddings = await self._heads.embed(_texts(answer), deadline)
+            embeddings = await self._heads.embed(texts, deadline)
         if isinstance(embeddings, Reason):
             return embeddings
         documents = [candidate.content for candidate in candidates]
-        return await self._heads.similarities(embeddings, documents, deadline)
+        return await self._heads.similarities(embeddings[: len(texts)], documents, deadline)
 
     async def _finerank(
         self, answer: Answer, candidates: Sequence[Candidate], deadline: Deadline, *, late: bool
@@ -107,7 +108,7 @@ class StageRunner:
         if late:
             return Reason.DEADLINE
         documents = [candidate.content for candidate in candidates]
-        return await self._heads.scores(_texts(answer), documents, deadline)
+        return await self._heads.scores(_texts(stages.trusted(answer)), documents, deadline)
 
     async def _rank(
         self,
@@ -138,5 +139,5 @@ class StageRunner:
         return ended - began
 
 
-def _texts(answer: Answer) -> list[str]:
-    return [rewrite.text for rewrite in answer.rewrites]
+def _texts(rewrites: Sequence[Rewrite]) -> list[str]:
+    return [rewrite.text for rewrite in rewrites]

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
-from app.contracts.fusion import MAX_FACTOR, RANK_WEIGHT
+from app.contracts.fusion import FINERANK_WEIGHT, MAX_FACTOR, RAWRANK_WEIGHT
 from app.relevance.choice import DEFAULT_RELEVANCE
 
 
@@ -68,19 +68,20 @@ class SignalSettings(BaseSettings):
         ),
     )
     rawrank_weight: float = Field(
-        default=RANK_WEIGHT,
+        default=RAWRANK_WEIGHT,
         ge=0,
         allow_inf_nan=False,
         description=(
-            "b of rawrank: the exponent of a rewrite of confidence 1 in the factor of a document. 0 switches "
-            "the stage off (`disabled`). 1.5: the most that held-out titles gain by without others losing."
+            "b of rawrank: the exponent of a rewrite of confidence 1 in the factor of a document; one of "
+            "confidence 0.2 or less weighs nothing. 0 switches the stage off (`disabled`). 0.5: on held-out "
+            "titles more gains little, and those of unknown occupations begin to lose."
         ),
     )
     finerank_weight: float = Field(
-        default=RANK_WEIGHT,
+        default=FINERANK_WEIGHT,
         ge=0,
         allow_inf_nan=False,
-        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1.5: the same sweep.",
+        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1.5: the most that held-out titles gain by.",
     )
     max_factor: float = Field(
         default=MAX_FACTOR,

@@ -1,8 +1,8 @@
 """From the rewrites of an answer and the numbers of the relevance model to the signals of a stage. Pure.
 
 The algebra is that of app/contracts/fusion.py. At a ranking stage a rewrite weighs `rank_weight`, b
-being the weight of the stage; at recall `recall_weight`; one of confidence 0 is neutral. What is
-missing is neutral, and a stage that is neutral altogether says why.
+being the weight of the stage; at recall `recall_weight`. What weighs nothing or is missing is neutral, and a
+stage that is neutral altogether says why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.signals.records import DocumentSignal, Ranking, RankingStage, Recall, R
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.rewrite.answer import Answer
+    from app.rewrite.answer import Answer, Rewrite
     from app.signals.records import Candidate
 
 
@@ -52,7 +52,12 @@ def obstacle(answer: Answer, candidates: Sequence[Candidate], weight: float) -> 
         return Reason.NO_CANDIDATES
     if weight == 0:
         return Reason.DISABLED
-    return None if any(rewrite.confidence > 0 for rewrite in answer.rewrites) else Reason.LOW_CONFIDENCE
+    return None if trusted(answer) else Reason.LOW_CONFIDENCE
+
+
+def trusted(answer: Answer) -> tuple[Rewrite, ...]:
+    """The rewrites that weigh anything at a ranking stage: the first ones, for the best come first."""
+    return tuple(rewrite for rewrite in answer.rewrites if rank_weight(rewrite.confidence, 1.0) > 0)
 
 
 def ranking(
@@ -67,16 +72,16 @@ def ranking(
     """The signals of a stage that nothing stands in the way of.
 
     Args:
-        answer: the rewrites, at least one.
+        answer: the rewrites, at least one of them trusted.
         candidates: in the caller's order, which the signals keep.
         stage: whose base scores to take.
-        scores: per rewrite, s(y, d) of each candidate, in (0, 1]; one that is not usable is neutral.
+        scores: per trusted rewrite, s(y, d) of each candidate, in (0, 1]; one that is not usable is neutral.
         weight: b of the stage.
         max_factor: c, the largest factor.
     """
     if all(geometric_mean(row) is None for row in scores):
         return neutral(candidates, stage, Reason.RELEVANCE_ERROR)
-    weights = [rank_weight(rewrite.confidence, weight) for rewrite in answer.rewrites]
+    weights = [rank_weight(rewrite.confidence, weight) for rewrite in trusted(answer)]
     phis = factors(scores, weights, max_factor)
     signals = zip(candidates, scores[0], phis, strict=True)
     return Ranking(tuple(_signal(candidate, stage, s, phi) for candidate, s, phi in signals), None)

@@ -12,8 +12,7 @@ from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from training.blast_radius import FACTORS, Shown, measure, show, worst
 from training.datasets.beir import Document, Query, Task
 from training.evaluate import Rewrite
-from training.evaluate_stages import Knobs
-from training.search import Stack
+from training.search import Knobs, Stack
 
 DOCUMENTS = (
     *(Document(f"n{n}", "", f"night nurse {n}") for n in range(12)),

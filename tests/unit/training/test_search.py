@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from training.cli_search import side_by_side
 from training.datasets.beir import Document, Query, Task
 from training.evaluate import Rewrite
-from training.evaluate_stages import ARMS, Knobs, evaluate_stages, of_judged
-from training.search import FINE, Plan, Stack
+from training.evaluate_stages import ARMS, evaluate_stages, of_judged
+from training.search import FINE, Knobs, Plan, Stack
 
 WORDS = ("night", "nurse", "shift", "welder", "icu", "rn", "registered", "care", "job", "lead")
 
@@ -48,8 +48,8 @@ def search(one: Stack, *plans: Plan) -> list[list[str]]:
         Plan("icu rn", REWRITES, frozenset()),
         Plan("icu rn", tuple(replace(one, confidence=0.0) for one in REWRITES)),
         Plan("icu rn", tuple(replace(one, confidence=math.nan) for one in REWRITES)),
-        Plan("icu rn", REWRITES, frozenset({"rawrank", "finerank"}), max_factor=1.0),
-        Plan("icu rn", REWRITES, frozenset({"rawrank", "finerank"}), rawrank_weight=0.0, finerank_weight=0.0),
+        Plan("icu rn", REWRITES, frozenset({"rawrank", "finerank"}), knobs=Knobs(max_factor=1.0)),
+        Plan("icu rn", REWRITES, frozenset({"rawrank", "finerank"}), knobs=Knobs(0.0, 0.0)),
     ],
 )
 def test_what_is_neutral_leaves_the_original_ranking_as_it_was(shared: Stack, neutral: Plan) -> None:
@@ -65,10 +65,8 @@ def test_finerank_alone_reorders_what_the_original_put_there_and_nothing_else(sh
 
 
 def test_finerank_starts_from_what_rawrank_made_of_a_document(shared: Stack) -> None:
-    strong = {"rawrank_weight": 8.0, "max_factor": 50.0}
-    original, found = search(
-        shared, Plan("icu rn"), Plan("icu rn", REWRITES, frozenset({"rawrank"}), **strong)
-    )
+    strong = Knobs(rawrank_weight=8.0, max_factor=50.0)
+    original, found = search(shared, Plan("icu rn"), Plan("icu rn", REWRITES, frozenset({"rawrank"}), strong))
     kept = set(original[:FINE]) & set(found[:FINE])
     assert [doc_id for doc_id in found[:FINE] if doc_id in kept] != [
         doc_id for doc_id in original[:FINE] if doc_id in kept
@@ -97,7 +95,7 @@ def test_a_pair_is_scored_once(tmp_path: Path) -> None:
     search(one, Plan("icu rn", REWRITES))
     scored = sum(len(what) - 1 for head, what in relevance.asked if head == "score")
     assert scored == 3 * FINE
-    search(one, Plan("icu rn", REWRITES), Plan("icu rn", REWRITES, max_factor=2.0))
+    search(one, Plan("icu rn", REWRITES), Plan("icu rn", REWRITES, knobs=Knobs(max_factor=2.0)))
     again = sum(len(what) - 1 for head, what in relevance.asked if head == "score")
     assert again - scored < FINE  # other candidates only
 

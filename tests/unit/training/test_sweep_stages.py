@@ -12,8 +12,8 @@ from fakes import FakeRelevance
 from training.datasets.beir import Document, Query, Task
 from training.datasets.judgements import click_side
 from training.evaluate import Rewrite
-from training.evaluate_stages import Knobs, evaluate_stages
-from training.search import Stack
+from training.evaluate_stages import evaluate_stages
+from training.search import Knobs, Stack
 from training.sweep_stages import clean_sides, draw, sweep
 
 WORDS = ("night", "nurse", "shift", "welder", "icu", "rn", "registered", "care", "job", "lead")
@@ -36,16 +36,16 @@ def test_each_row_is_what_the_evaluation_says_of_its_settings(
     monkeypatch.chdir(tmp_path)
     relevance, only = FakeRelevance(), task()
     rewrites = {"q1": [Rewrite("registered nurse", 0.6)], "q2": []}
-    settings = [(0.0, 3.0, 1.0), (2.0, 1.0, 1.0), (2.0, 10.0, 2.0)]
+    settings = [Knobs(0.0, 0.0, 3.0), Knobs(2.0, 2.0, 1.0), Knobs(1.0, 2.0, 10.0, 0.1)]
     neutral, bounded, free = asyncio.run(sweep({"seen": (only, rewrites)}, relevance, settings))  # type: ignore[arg-type]
     assert neutral["seen finerank"] == bounded["seen finerank"] == 0  # b = 0, c = 1
     stack = asyncio.run(Stack.over(only.documents, relevance))
-    knobs = Knobs(2.0, 2.0, 10.0, 2.0)
     rows = asyncio.run(
-        evaluate_stages(only, stack, rewrites, knobs=knobs, arms=("none", "finerank", "parallel"))
+        evaluate_stages(only, stack, rewrites, knobs=settings[2], arms=("none", "finerank", "parallel"))
     )
     assert free["seen none"] == round(rows[0].ndcg, 4)
     assert [free["seen finerank"], free["seen parallel"]] == [round(row.delta, 4) for row in rows[1:]]
+    assert free["seen parallel low"] == round(rows[2].delta_ci[0], 4)
     assert free["seen finerank"] != 0
 
 
@@ -59,16 +59,17 @@ def test_no_title_has_an_occupation_with_clicks_but_those_hidden_from_them(share
 def test_what_was_swept_is_drawn(tmp_path: Path) -> None:
     rows = [
         {
-            "b": b,
+            "rawrank": r,
+            "finerank": b,
             "c": c,
-            "sharpness": s,
+            "break_even": 0.2,
             "seen none": 0.2,
             "seen finerank": 0.01 * b,
             "seen parallel": 0.02 * b,
         }
         for b in (1.0, 2.0)
         for c in (3.0, 10.0)
-        for s in (1.0, 1.5)
+        for r in (0.5, 1.0)
     ]
     draw(rows, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

@@ -159,7 +159,18 @@ def test_fuse_ranks_refuses_what_it_cannot_mean(
 )
 def test_recall_weight_is_a_power_of_confidence_up_to_the_ceiling(confidence: float, expected: float) -> None:
     assert recall_weight(confidence, ceiling=2.0, sharpness=2.0) == expected
-    assert rank_weight(confidence, 2.0, sharpness=2.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"),
+    [(0.2, 0.0), (0.19, 0.0), (0.4, 0.5), (1.0, 2.0), (7.0, 2.0), (math.nan, 0.0), (math.inf, 0.0)],
+)
+def test_up_to_the_break_even_a_rewrite_weighs_nothing_at_a_ranking_stage(
+    confidence: float, expected: float
+) -> None:
+    weight = rank_weight(confidence, 2.0, break_even=0.2)
+    assert weight == pytest.approx(expected, abs=1e-12)
+    assert weight > 0 or expected == 0
 
 
 runs = st.lists(

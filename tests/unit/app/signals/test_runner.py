@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
 from fakes import FakeRelevance
 
+from app.contracts.fusion import BREAK_EVEN
 from app.contracts.reasons import Reason
 from app.relevance.base import Content
 from app.rewrite.answer import Answer, Query, Rewrite
@@ -65,7 +66,7 @@ class Paced(FakeRelevance):
         return await super().score(query, documents)
 
 
-def staged(relevance: Paced, *budgets_s: float) -> list[Staged]:
+def staged(relevance: Paced, *budgets_s: float, answer: Answer = ANSWER) -> list[Staged]:
     """What comes of the stages with one budget after the other; the first may take any time."""
     metrics = Metrics()
     runner = StageRunner(
@@ -77,7 +78,7 @@ def staged(relevance: Paced, *budgets_s: float) -> list[Staged]:
         for budget_s in (1e6, *budgets_s):
             relevance.began.clear()
             deadline = Deadline(at_s=relevance.now_s + budget_s, source="default")
-            found.append(await runner.run(ANSWER, CANDIDATES, deadline))
+            found.append(await runner.run(answer, CANDIDATES, deadline))
         return found
 
     return asyncio.run(scenario())
@@ -124,3 +125,14 @@ def test_finerank_does_not_take_the_time_that_rawrank_could_not_use() -> None:
 def test_seconds_are_those_of_each_stage() -> None:
     (found,) = staged(Paced())
     assert found.seconds == {"recall": 0.125, "rawrank": 0.25, "finerank": 0.5}
+
+
+def test_a_doubtful_rewrite_is_issued_at_recall_and_costs_the_ranking_stages_nothing() -> None:
+    relevance = Paced()
+    doubtful = Rewrite("red shoes", -2.0, BREAK_EVEN)
+    (found,) = staged(relevance, answer=replace(ANSWER, rewrites=(*ANSWER.rewrites, doubtful)))
+    (without,) = staged(Paced())
+    assert found.recall
+    assert [query.text for query in found.recall.queries] == ["rn jobs", "red shoes"]
+    assert (found.rawrank, found.finerank) == (without.rawrank, without.finerank)
+    assert relevance.began.count("score") == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.contracts.fusion import rank_weight
+from app.contracts.fusion import BREAK_EVEN, rank_weight
 from app.contracts.reasons import STAGE_REASONS, Reason
 from app.relevance.base import Content
 from app.rewrite.answer import Answer, Query, Rewrite
@@ -44,11 +44,12 @@ anything = st.one_of(st.none(), st.floats())
 
 @st.composite
 def rankings(draw: st.DrawFn) -> tuple[Answer, list[Candidate], list[list[float | None]]]:
-    """An answer with rewrites, candidates, and whatever a relevance model may say of them."""
+    """An answer with a trusted rewrite, candidates, and whatever a relevance model may say of them."""
     found = candidates(*draw(bases))
-    confidences = draw(st.lists(st.floats(0, 1), min_size=1, max_size=4))
+    sure, others = draw(st.floats(0.21, 1)), draw(st.lists(st.floats(0, 1), max_size=3))
+    said = answer(*sorted([sure, *others], reverse=True))
     row = st.lists(anything, min_size=len(found), max_size=len(found))
-    return answer(*confidences), found, [draw(row) for _ in confidences]
+    return said, found, [draw(row) for _ in stages.trusted(said)]
 
 
 def ranked(scores: list[float | None]) -> list[int]:
@@ -153,6 +154,13 @@ def test_what_stands_in_the_way_of_a_ranking_stage() -> None:
     assert stages.obstacle(answer(0.9), [], 1.0) is Reason.NO_CANDIDATES
     assert stages.obstacle(answer(0.9), candidates(1.0), 0.0) is Reason.DISABLED
     assert stages.obstacle(answer(0.0), candidates(1.0), 1.0) is Reason.LOW_CONFIDENCE
+    assert stages.obstacle(answer(BREAK_EVEN), candidates(1.0), 1.0) is Reason.LOW_CONFIDENCE
+
+
+def test_a_doubtful_rewrite_beside_a_sure_one_is_not_trusted() -> None:
+    said = answer(0.9, 0.5, BREAK_EVEN, 0.1)
+    assert [rewrite.text for rewrite in stages.trusted(said)] == ["rewrite 0", "rewrite 1"]
+    assert stages.trusted(answer(math.nan)) == ()
 
 
 def test_a_model_that_says_nothing_usable_is_an_error_and_neutral() -> None:
