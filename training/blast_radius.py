@@ -41,7 +41,7 @@ from training.served import NUM_REWRITES, served_relevance
 from training.tune import validation_sides
 
 SAMPLES, QUERIES, SEED = 64, 60, 17
-FACTORS = (1.5, 3.0, 10.0, 15.0, 20.0, 30.0, 1e6)
+FACTORS = (1.5, 3.0, 10.0, 30.0, 100.0, 1e6)
 """The values of c; the last binds nothing."""
 
 
