@@ -185,6 +185,15 @@ def add_train(subparsers: Subparsers) -> None:
     sft.add_argument("--run-dir", type=Path, help="where the run keeps its state (runs/NAME)")
     sft.add_argument("--out", type=Path, help="checkpoint folder to write (RUN_DIR/checkpoint)")
     sft.set_defaults(run=run_sft)
+    loop = steps.add_parser(
+        "loop",
+        help="better rewrites by preference: phases of sampling, scoring, and a pass over the pairs",
+        description="Go through the phases of semi-online Mixed Preference Optimization with the relevance "
+        "model as the reward. A loop that was killed goes on when the same command is given again.",
+    )
+    loop.add_argument("--config", type=Path, required=True, help="TOML, such as training/configs/loop.toml")
+    loop.add_argument("--run-dir", type=Path, help="where the loop keeps its files (runs/NAME)")
+    loop.set_defaults(run=run_loop)
     relevance = steps.add_parser(
         "relevance",
         help="the relevance model, from all-MiniLM-L6-v2",
@@ -214,6 +223,22 @@ def run_sft(args: argparse.Namespace) -> int:
         run(config, run_dir, args.out or run_dir / "checkpoint")
     except (ConfigError, DataError) as error:
         print(f"corewrite train sft: {error}", file=sys.stderr)  # noqa: T201 - a command line talks to people
+        return 2
+    return 0
+
+
+def run_loop(args: argparse.Namespace) -> int:
+    """Go through the phases that are not done. Returns 0, or 2 when that cannot be done."""
+    from app.errors import CheckpointError  # noqa: PLC0415 - see the module's docstring
+    from training.config import ConfigError, LoopConfig, read_config  # noqa: PLC0415
+    from training.datasets.examples import DataError  # noqa: PLC0415
+    from training.run_loop import run  # noqa: PLC0415
+
+    try:
+        config = read_config(args.config, LoopConfig)
+        run(config, args.run_dir or Path("runs") / config.name)
+    except (ConfigError, DataError, CheckpointError) as error:
+        sys.stderr.write(f"corewrite train loop: {error}\n")
         return 2
     return 0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.contracts.reasons import Drop
 
 
 class ConfigError(ValueError):
@@ -81,6 +83,87 @@ class RelevanceConfig(_Section):
         default=0.1, ge=0, le=1, description="share of the steps in which it rises from 0"
     )
     mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(description="source -> share of the steps")
+
+
+class LogConfig(_Section):
+    """Where instances come from: UBI event logs, and the corpus that has the texts of their documents."""
+
+    corpus: Path = Field(description="corpus.jsonl with the documents that the log names by id")
+    events: tuple[Path, ...] = Field(
+        default=(), description="UBI logs (NDJSON or OpenSearch bulk, .gz too); none: searches are simulated"
+    )
+    needs: int = Field(default=2000, gt=0, description="simulated: distinct queries")
+    searches: int = Field(default=12, gt=0, description="simulated: searches for each")
+    num_random: int = Field(default=4, ge=0, description="random documents of an instance")
+    most_documents: int = Field(default=4, gt=0, description="clicked, and skipped, documents of an instance")
+    held_out_ratio: float = Field(
+        default=0.1, gt=0, lt=1, description="share of the queries, by a hash, that only measure"
+    )
+
+
+class SampleConfig(_Section):
+    """How completions are drawn; see `training.sampling.SamplingKnobs`."""
+
+    num_generations: int = Field(default=8, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=32, gt=0)
+
+
+class RewardConfig(_Section):
+    """What a completion is worth; see `training.reward.RewardKnobs` and `training.shaping`."""
+
+    scorers: tuple[Literal["rawrank", "finerank", "overlap"], ...] = Field(
+        default=("rawrank",), min_length=1, description="heads of the relevance model, or its offline proxy"
+    )
+    ensemble: Literal["mean", "worst"] = Field(default="mean", description="of several scorers")
+    form: Literal["ratio", "positive", "difference"] = "ratio"
+    gamma: float = 0.5
+    alpha: float = 0.5
+    token_cost: float = Field(default=0.1, ge=0, description="nats for each token beyond the free ones")
+    free_tokens: int = Field(default=12, ge=0)
+    not_floored: tuple[Drop, ...] = Field(default=(), description="drops of the guard that are no floor")
+    shaping: Literal["none", "par", "log_sigmoid", "clip", "delta"] = "none"
+    distinct_ngrams: int = Field(default=0, ge=0, description="n of distinct-n as a factor; 0: none")
+
+
+class PairConfig(_Section):
+    """Which completions are set against one another; see `training.pairs`."""
+
+    k: int = Field(default=2, ge=1, description="of the best, and of the worst, of an instance")
+    tie: float = Field(default=0.05, ge=0, description="rewards this close are equal")
+
+
+class MpoConfig(_Section):
+    """The loss w_p · DPO + w_q · BCO + w_g · SFT (arXiv 2411.10442) and its optimiser (AdamW)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    dpo_weight: float = Field(default=0.8, ge=0)
+    bco_weight: float = Field(default=0.2, ge=0)
+    sft_weight: float = Field(default=1.0, ge=0)
+    learning_rate: float = Field(default=1e-4, gt=0, description="peak; falls linearly to 0 in each phase")
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    batch: int = Field(default=32, gt=0, description="pairs of a step, over all processes")
+    clip_norm: float = Field(default=1.0, gt=0)
+    lora_rank: int = Field(default=0, ge=0, description="0: all weights are trained")
+
+
+class LoopConfig(_Section):
+    """`corewrite train loop`: phases of sampling, scoring and one pass over the pairs."""
+
+    name: str
+    seed: int
+    data_dir: Path = Field(description="folder that has jobs/ and the others: simulation, and calibration")
+    checkpoint: Path = Field(description="where the policy starts, and what it is measured against")
+    relevance: Path = Field(description="folder of the deployed relevance model")
+    phases: int = Field(gt=0)
+    instances: int = Field(gt=0, description="of a phase, drawn from the log; the last ones wrap around")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
+    log: LogConfig
+    sampling: SampleConfig = SampleConfig()
+    reward: RewardConfig = RewardConfig()
+    pairs: PairConfig = PairConfig()
+    mpo: MpoConfig = MpoConfig()
 
 
 Config = TypeVar("Config", bound=_Section)

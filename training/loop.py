@@ -1,0 +1,202 @@
+"""Semi-online Mixed Preference Optimization: `corewrite train loop` (CoRe, arXiv 2606.14127).
+
+In each phase the sampler gets the policy's weights once and draws from it; the deployed relevance model rates
+what it drew; the best and the worst of an instance become pairs; the policy of the phase's start is the
+frozen reference; one pass over the pairs makes the next policy, which is measured on queries kept apart.
+
+Every step leaves a file in the folder of its phase, put there whole when it is done: a loop that was killed
+goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tqdm import tqdm
+
+from app.contracts.prompt import render
+from app.engines.embedded import EmbeddedEngine
+from app.engines.text import read_tokenizer
+from training.config import LoopConfig
+from training.datasets.instances import Instance
+from training.mpo import PairIds, train_phase
+from training.pairs import Rated, pairs_of
+from training.rating import RatedCompletion, Rater
+from training.sampling import SamplingKnobs, sample
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a loop works on.
+
+    Args:
+        learning, held_out: instances to learn from, and those that only measure.
+        rater: says what completions are worth.
+    """
+
+    learning: Sequence[Instance]
+    held_out: Sequence[Instance]
+    rater: Rater
+
+
+class Loop:
+    """The phases of one run in `run_dir`."""
+
+    def __init__(self, config: LoopConfig, material: Material, run_dir: Path) -> None:
+        self._config = config
+        self._material = material
+        self._run_dir = run_dir
+        self._knobs = SamplingKnobs(**config.sampling.model_dump())
+
+    def run(self) -> Path:
+        """Go through the phases that are not done; return the folder of the last policy."""
+        policy = self._config.checkpoint
+        self._measure(0, policy)
+        for phase in range(1, self._config.phases + 1):
+            policy = self._phase(phase, policy)
+        return policy
+
+    def folder(self, phase: int) -> Path:
+        """Where a phase leaves its files; phase 0 has the incumbent's measures alone."""
+        return self._run_dir / f"phase-{phase:02d}"
+
+    def _phase(self, phase: int, policy: Path) -> Path:
+        folder = self.folder(phase)
+        folder.mkdir(parents=True, exist_ok=True)
+        pairs, steps, trained = folder / "pairs.jsonl", folder / "steps.jsonl", folder / "policy"
+        if not pairs.exists():
+            instances = self._instances(phase)
+            rated = self._rated(policy, instances, phase, "sample")
+            _write_lines(folder / "drawn.jsonl", map(_drawn, instances, rated))
+            ids = self._pairs(policy, instances, rated)
+            _write_lines(pairs, map(asdict, ids))
+        if not trained.exists():
+            ids = [PairIds(**json.loads(line)) for line in pairs.read_text(encoding="utf-8").splitlines()]
+            train_phase(
+                policy, ids, self._config.mpo, trained, seed=self._config.seed + phase, steps_file=steps
+            )
+        self._measure(phase, trained)
+        return trained
+
+    def _instances(self, phase: int) -> list[Instance]:
+        """The phase's share of the log: each query once before any comes again."""
+        learning, count = self._material.learning, self._config.instances
+        start = (phase - 1) * count
+        rounds = range(start // len(learning), (start + count - 1) // len(learning) + 1)
+        order = [
+            place
+            for number in rounds
+            for place in Random(f"{self._config.seed} {number}").sample(range(len(learning)), len(learning))
+        ]
+        skipped = start - rounds[0] * len(learning)
+        return [learning[place] for place in order[skipped : skipped + count]]
+
+    def _rated(
+        self, policy: Path, instances: Sequence[Instance], phase: int, mode: str
+    ) -> list[list[RatedCompletion]]:
+        async def work() -> list[list[RatedCompletion]]:
+            engine = EmbeddedEngine(
+                policy,
+                weights_digest="0" * 64,
+                threads=self._config.threads or os.cpu_count() or 1,
+                max_queue=len(instances),
+            )
+            await engine.start()
+            with tqdm(total=len(instances), unit="query", desc=f"phase {phase}, {mode}") as bar:
+                drawn = await sample(
+                    engine,
+                    instances,
+                    self._knobs,
+                    seed=self._config.seed + phase,
+                    mode="greedy" if mode == "greedy" else "sample",
+                    done=bar.update,  # type: ignore[arg-type]
+                )
+            await engine.close()
+            return await self._material.rater.rate(instances, drawn)
+
+        return asyncio.run(work())
+
+    def _pairs(
+        self, policy: Path, instances: Sequence[Instance], rated: Sequence[Sequence[RatedCompletion]]
+    ) -> list[PairIds]:
+        tokenizer, _ = read_tokenizer(policy)
+        found = []
+        for instance, completions in zip(instances, rated, strict=True):
+            prompt = tokenizer.encode(render(instance.query, instance.context)).ids
+            plain = [Rated(one.completion.text.strip(), one.reward, one.floored) for one in completions]
+            for pair in pairs_of(plain, k=self._config.pairs.k, tie=self._config.pairs.tie):
+                chosen, rejected = (completions[n].completion for n in (pair.chosen, pair.rejected))
+                found.append(PairIds(prompt, list(chosen.token_ids), list(rejected.token_ids), pair.margin))
+        return found
+
+    def _measure(self, phase: int, policy: Path) -> None:
+        file = self.folder(phase) / "measures.json"
+        if file.exists():
+            return
+        rated = [one for (one,) in self._rated(policy, self._material.held_out, phase, "greedy")]
+        incumbent = self.folder(0) / "measures.json"
+        before = json.loads(incumbent.read_text(encoding="utf-8"))["rewards"] if incumbent.exists() else None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, json.dumps(measures(rated, before), indent=1) + "\n")
+
+
+def measures(rated: Sequence[RatedCompletion], incumbent: Sequence[float] | None) -> dict[str, Any]:
+    """Return means over the first choices for held-out queries.
+
+    `improved` is the share whose reward beats the incumbent's for the same query; it needs the incumbent's
+    rewards, in the same order.
+    """
+    free = [one for one in rated if not one.floored]
+    rewards = [round(one.reward, 4) for one in rated]
+    found: dict[str, Any] = {
+        "queries": len(rated),
+        "reward": _mean([one.terms.ranking - one.terms.length - one.terms.truncation for one in free]),
+        "floored": _mean([float(one.floored) for one in rated]),
+        "tokens": _mean([float(len(one.completion.token_ids)) for one in rated]),
+        "s_pos": _mean([one.evidence.s_pos for one in free]),
+        "s_neg": _mean([one.evidence.s_neg for one in free if one.evidence.s_neg is not None]),
+        "s_rand": _mean([one.evidence.s_rand for one in free if one.evidence.s_rand is not None]),
+    }
+    if incumbent is not None:
+        changes = [one - before for one, before in zip(rewards, incumbent, strict=True)]
+        found["improved"] = _mean([float(change > 0) for change in changes])
+        found["worsened"] = _mean([float(change < 0) for change in changes])
+    found["rewards"] = rewards
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _drawn(instance: Instance, rated: Sequence[RatedCompletion]) -> dict[str, Any]:
+    return {
+        "query": instance.query,
+        "completions": [
+            {
+                "text": one.completion.text,
+                "logprob": round(one.completion.logprob, 4),
+                "reward": round(one.reward, 4),
+                **{name: value for name, value in asdict(one.terms).items() if name != "total"},
+                **asdict(one.evidence),
+            }
+            for one in rated
+        ],
+    }
+
+
+def _write_lines(path: Path, records: Any) -> None:
+    _write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,194 @@
+"""Mixed Preference Optimization: w_p · DPO + w_q · BCO + w_g · SFT over pairs (InternVL, arXiv 2411.10442).
+
+    DPO   -ln sigmoid(r_c - r_r)                        which of the two is better (arXiv 2305.18290)
+    BCO   -ln sigmoid(r_c - δ) - ln sigmoid(δ - r_r)    how good each is alone (arXiv 2404.04656)
+    SFT   -mean ln π(token of the chosen one)           how to write the better one
+
+with r = β · ln (π / π_ref) of a completion, π_ref the policy at the start of the phase, and δ the mean reward
+of the steps so far. The trainer is TRL's, which brings accelerate, FSDP and DeepSpeed; what it lacks is δ.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from training.config import MpoConfig
+
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+KEPT = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class PairIds:
+    """Token ids of a prompt and of two completions, end tokens included, and by how much one is better."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    margin: float
+
+
+class MpoTrainer(DPOTrainer):
+    """TRL's trainer, whose `bco_pair` is shifted by δ.
+
+    A reference raised by δ/β turns r into r - δ: just what BCO wants. DPO sees only r_c - r_r and SFT no
+    reference, so both stay as they are.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shift = RunningMean()
+        self.add_callback(_EndOfStep(self.shift))
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        """Leave it: pairs are token ids already, those that were drawn."""
+        return dataset
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: FBT001 - TRL's
+        shifted = {name: inputs[name] + self.shift.value / self.beta for name in REFERENCE}
+        found = super()._compute_loss(model, {**inputs, **shifted}, return_outputs)
+        metrics = self._metrics["train"]
+        # TRL gathers these over all processes; they are less the shift.
+        rewards = [metrics[f"rewards/{side}"][-1] for side in ("chosen", "rejected")]
+        self.shift.see(sum(rewards) / 2 + self.shift.value)
+        metrics["rewards/shift"].append(self.shift.value)
+        return found
+
+
+class RunningMean:
+    """The mean over the steps that have ended; what is seen within a step counts when it ends."""
+
+    def __init__(self) -> None:
+        self.value, self._steps = 0.0, 0
+        self._seen: list[float] = []
+
+    def see(self, value: float) -> None:
+        """One batch of the step."""
+        self._seen.append(value)
+
+    def end_step(self) -> None:
+        """Take in what was seen."""
+        self._steps += 1
+        self.value += (sum(self._seen) / len(self._seen) - self.value) / self._steps
+        self._seen = []
+
+
+def train_phase(
+    policy: Path, pairs: Sequence[PairIds], config: MpoConfig, out: Path, *, seed: int, steps_file: Path
+) -> None:
+    """Go once over `pairs` and write the new policy to `out`: weights in float32, and the tokenizer.
+
+    Args:
+        policy: the folder of the policy at the start, which is the reference too.
+        pairs: at least one.
+        config: loss and optimiser.
+        out: the folder to make; what is there is replaced.
+        seed: of the order of the pairs.
+        steps_file: gets one JSON line per step.
+
+    Raises:
+        ValueError: there are no pairs.
+    """
+    if not pairs:
+        raise ValueError("no pairs: every instance was a tie, or the floor holds all that was drawn")
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    set_seed(seed)
+    trainer = make_trainer(policy, pairs, config, part, seed=seed)
+    with steps_file.open("w", encoding="utf-8") as log:
+        trainer.add_callback(_StepLog(log))
+        trainer.train()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.lora_rank:
+        model = model.merge_and_unload()
+    model.save_pretrained(part)
+    for name in KEPT:
+        shutil.copy(policy / name, part)
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
+
+
+def make_trainer(
+    policy: Path, pairs: Sequence[PairIds], config: MpoConfig, scratch: Path, *, seed: int
+) -> MpoTrainer:
+    """Return a trainer over `pairs`, its reference computed. It writes to `scratch` if to anything."""
+    on_gpu = torch.cuda.is_available()
+    lora = None
+    if config.lora_rank:
+        lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+    processes = max(1, torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
+    arguments = DPOConfig(
+        output_dir=str(scratch),
+        seed=seed,
+        loss_type=["sigmoid", "bco_pair", "sft"],
+        loss_weights=[config.dpo_weight, config.bco_weight, config.sft_weight],
+        beta=config.beta,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=config.warmup_ratio,  # below 1: a share of the steps
+        max_grad_norm=config.clip_norm,
+        per_device_train_batch_size=config.batch // processes,
+        num_train_epochs=1,
+        max_length=None,
+        precompute_ref_log_probs=True,
+        precompute_ref_batch_size=config.batch,
+        gradient_checkpointing=False,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=on_gpu,
+    )
+    return MpoTrainer(
+        model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        args=arguments,
+        train_dataset=Dataset.from_list([asdict(pair) for pair in pairs]),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(policy),
+        peft_config=lora,
+    )
+
+
+class _EndOfStep(TrainerCallback):
+    def __init__(self, shift: RunningMean) -> None:
+        self._shift = shift
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._shift.end_step()
+
+
+class _StepLog(TrainerCallback):
+    """One JSON line per step into a file, and a progress bar."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._bar: tqdm[Any] | None = None
+
+    def on_log(self, _args: Any, state: Any, *_: Any, logs: Mapping[str, float], **__: Any) -> None:
+        if "loss" not in logs or not state.is_world_process_zero:
+            return
+        line = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+        self._log.write(json.dumps({"step": state.global_step, **line}) + "\n")
+        self._log.flush()
+        if self._bar is None:
+            self._bar = tqdm(total=state.max_steps, unit="step", desc="mpo")
+        self._bar.update(state.global_step - self._bar.n)
+        self._bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()

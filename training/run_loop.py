@@ -1,0 +1,102 @@
+"""`corewrite train loop`: from a log of searches to a checkpoint, wired together.
+
+searches (real, or simulated over the staged stack) -> instances -> phases -> checkpoint folder
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from app.relevance.base import Content
+from training.config import LoopConfig
+from training.datasets.beir import Document, read_corpus
+from training.datasets.instances import Instance
+from training.datasets.ubi import Options, read_instances
+from training.loop import Loop, Material
+from training.rating import Rater
+from training.search import Stack
+from training.served import ServedRewriter, served_relevance
+from training.simulate import events, job_needs, rankings, write_log
+from training.users import User
+
+SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def run(config: LoopConfig, run_dir: Path) -> Path:
+    """Go on with the run in `run_dir`; return the folder of its last policy.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: what it needs is missing or wrong.
+    """
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    documents = read_corpus(config.log.corpus)
+    logs = config.log.events or (simulated_log(config, documents, run_dir / "searches.ndjson.gz"),)
+    relevance = served_relevance(config.relevance)
+    learning, held_out = split(
+        (
+            trimmed(instance, config.log.most_documents)
+            for instance in read_instances(
+                logs,
+                {document.doc_id: Content(document.content) for document in documents},
+                options=Options(num_random=config.log.num_random, seed=config.seed),
+            )
+        ),
+        config.log.held_out_ratio,
+    )
+    rater = Rater.over(config.reward, relevance, [document.content for document in documents])
+    return Loop(config, Material(learning, held_out, rater), run_dir).run()
+
+
+def simulated_log(config: LoopConfig, documents: Sequence[Document], file: Path) -> Path:
+    """Make a log of simulated searches for job titles, with the incumbent's rewrites in all stages."""
+    if file.exists():
+        return file
+    needs = job_needs(config.data_dir / "jobs", config.log.needs, config.seed)
+    queries = [need.query for need in needs]
+    shown = ServedRewriter(config.checkpoint).rewrite(queries)
+
+    async def work() -> list[list[str]]:
+        relevance = served_relevance(config.relevance)
+        found = await rankings(
+            await Stack.over(documents, relevance), needs, dict(zip(queries, shown, strict=True))
+        )
+        await relevance.close()
+        return found
+
+    searches = events(
+        needs,
+        asyncio.run(work()),
+        user=User(),
+        searches=config.log.searches,
+        start=SIMULATED_FROM,
+        seed=config.seed,
+    )
+    write_log(searches, file)
+    return file
+
+
+def split(instances: Iterable[Instance], held_out_ratio: float) -> tuple[list[Instance], list[Instance]]:
+    """Return instances to learn from and those that only measure, by a hash of the query."""
+    learning: list[Instance] = []
+    held_out: list[Instance] = []
+    for instance in instances:
+        share = zlib.crc32(instance.query.casefold().encode()) / 2**32
+        (held_out if share < held_out_ratio else learning).append(instance)
+    return learning, held_out
+
+
+def trimmed(instance: Instance, most: int) -> Instance:
+    """The instance with at most so many clicked and skipped documents, those of the highest rates."""
+    clicked, skipped = (
+        tuple(sorted(seen, key=lambda one: -one.rate)[:most]) for seen in (instance.clicked, instance.skipped)
+    )
+    return replace(instance, clicked=clicked, skipped=skipped)
