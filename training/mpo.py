@@ -28,6 +28,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from training.config import MpoConfig
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+REWARDS = ("rewards/chosen", "rewards/rejected")
 KEPT = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -60,10 +61,11 @@ class MpoTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: FBT001 - TRL's
         shifted = {name: inputs[name] + self.shift.value / self.beta for name in REFERENCE}
         found = super()._compute_loss(model, {**inputs, **shifted}, return_outputs)
-        metrics = self._metrics["train"]
-        # TRL gathers these over all processes; they are less the shift.
-        rewards = [metrics[f"rewards/{side}"][-1] for side in ("chosen", "rejected")]
-        self.shift.see(sum(rewards) / 2 + self.shift.value)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in REWARDS:  # which TRL has gathered over all processes, less the shift
+            metrics[name][-1] += self.shift.value
+        if self.model.training:
+            self.shift.see(sum(metrics[name][-1] for name in REWARDS) / len(REWARDS))
         metrics["rewards/shift"].append(self.shift.value)
         return found
 
@@ -145,7 +147,7 @@ def make_trainer(
         max_length=None,
         precompute_ref_log_probs=True,
         precompute_ref_batch_size=config.batch,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         bf16=on_gpu,
         use_cpu=not on_gpu,
         logging_steps=1,
