@@ -42,7 +42,7 @@ class PairIds:
     margin: float
 
 
-class MpoTrainer(DPOTrainer):
+class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
     """TRL's trainer, whose `bco_pair` is shifted by δ.
 
     A reference raised by δ/β turns r into r - δ: just what BCO wants. DPO sees only r_c - r_r and SFT no
@@ -165,7 +165,7 @@ def make_trainer(
     )
 
 
-class _EndOfStep(TrainerCallback):
+class _EndOfStep(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     def __init__(self, shift: RunningMean) -> None:
         self._shift = shift
 
@@ -173,7 +173,7 @@ class _EndOfStep(TrainerCallback):
         self._shift.end_step()
 
 
-class _StepLog(TrainerCallback):
+class _StepLog(TrainerCallback):  # type: ignore[misc]
     """One JSON line per step into a file, and a progress bar."""
 
     def __init__(self, log: Any) -> None:

@@ -1,0 +1,83 @@
+"""Simulated searches: what is read back from the log is what people did, and labels are not in it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.relevance.base import Content
+from training.datasets.instances import Instance
+from training.datasets.jobs import read_jobs
+from training.datasets.ubi import Options, read_instances
+from training.simulate import Need, events, job_needs, write_log
+from training.users import User
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NEEDS = [Need("icu rn", frozenset({"nurse"})), Need("mig", frozenset({"welder"})), Need("x", frozenset())]
+SHOWN = [["clerk", "nurse", "welder"], ["welder", "clerk", "nurse"], ["clerk"]]
+CATALOGUE = {name: Content(name) for name in ("nurse", "welder", "clerk", "baker")}
+CERTAIN = User(eta=0.0, attraction=(0.0, 1.0), satisfaction=(0.0, 1.0))
+
+
+def read(user: User, folder: Path, name: str = "log.ndjson.gz") -> list[Instance]:
+    log = events(NEEDS, SHOWN, user=user, searches=8, start=START, seed=2)
+    write_log(log, folder / name)
+    return list(read_instances([folder / name], CATALOGUE, options=Options(num_random=1)))
+
+
+def unpacked(path: Path) -> str:
+    return gzip.decompress(path.read_bytes()).decode()
+
+
+def test_who_clicks_what_they_want_is_read_so(tmp_path: Path) -> None:
+    icu, mig = read(CERTAIN, tmp_path)
+    assert (icu.query, mig.query) == ("icu rn", "mig")  # nobody clicked for x
+    assert [(seen.content.text, seen.rate) for seen in icu.clicked] == [("nurse", 1.0)]
+    assert [(seen.content.text, seen.rate) for seen in icu.skipped] == [("clerk", 1.0)]  # welder: below
+    assert [seen.content.text for seen in mig.clicked] == ["welder"]
+    assert mig.skipped == ()
+
+
+def test_who_comes_back_at_once_has_not_found_it(tmp_path: Path) -> None:
+    hasty = User(eta=0.0, attraction=(1.0, 1.0), satisfaction=(0.0, 1.0))
+    icu, _, _ = read(hasty, tmp_path)
+    assert [seen.content.text for seen in icu.clicked] == ["nurse"]
+    assert icu.skipped == ()  # the clerk was clicked, if in vain
+
+
+def test_the_log_is_a_function_of_the_seed_and_of_time_alone(tmp_path: Path) -> None:
+    read(User(), tmp_path, "one.gz")
+    read(User(), tmp_path, "two.gz")
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()
+    lines = [json.loads(line) for line in unpacked(tmp_path / "one.gz").splitlines()]
+    assert len({line["query_id"] for line in lines}) == 8 * len(NEEDS)
+    starts = [line["timestamp"] for line in lines if "action_name" not in line]
+    assert starts == sorted(starts)
+
+
+def test_no_label_is_in_the_log(tmp_path: Path) -> None:
+    never = User(attraction=(0.0, 0.0))
+    assert read(never, tmp_path) == []
+    blind = [Need(need.query, frozenset()) for need in NEEDS]
+    log = events(blind, SHOWN, user=never, searches=8, start=START, seed=2)
+    write_log(log, tmp_path / "blind.ndjson")
+    assert unpacked(tmp_path / "log.ndjson.gz") == (tmp_path / "blind.ndjson").read_text()
+
+
+def test_needs_are_titles_to_train_on_with_their_labels(shared_data: Path) -> None:
+    jobs = shared_data / "jobs"
+    needs = job_needs(jobs, 300, seed=1)
+    assert needs == job_needs(jobs, 300, seed=1)
+    split = read_jobs(jobs)
+    held_out = {one.title for one in (*split.seen, *split.unseen)} | set(split.hidden.values())
+    assert not held_out & {need.query for need in needs}
+    assert all(need.relevant for need in needs)
+
+
+def test_needs_of_a_folder_without_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"labels_train.tsv"):
+        job_needs(tmp_path, 3, seed=1)
