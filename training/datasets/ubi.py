@@ -52,7 +52,7 @@ class Options:
         until: the first moment whose events do not count any more; None: to the end of the log.
         min_impressions: an object with fewer is not among the clicked.
         num_random: random documents of an instance; fewer where the catalogue has no more.
-        seed: of the random documents; those of a query depend on it, the query and the catalogue alone.
+        seed: of the random documents; drawn per query, so that no other query and no order of lines matters.
         set_aside: a file that gets malformed lines, as JSON lines of file, line, reason and raw; None: none.
         scratch: a folder with room for the database; None: the system's. SQLite's own temporary files,
             about as large, go where its SQLITE_TMPDIR says.
