@@ -46,6 +46,9 @@ def add_evaluate(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--only-judged", action="store_true", help="with --stages: rank judged documents alone"
     )
+    parser.add_argument(
+        "--arms", nargs="+", metavar="ARM", help="with --stages: only these, `none` first (all six)"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="where to write the report as JSON")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="where to draw gain against coverage")
     parser.set_defaults(run=run_evaluate)
@@ -102,9 +105,12 @@ def _evaluate_stages(args: argparse.Namespace) -> int:
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.datasets.typos import with_typos  # noqa: PLC0415
     from training.evaluate import Report  # noqa: PLC0415
-    from training.evaluate_stages import measure_stages  # noqa: PLC0415
+    from training.evaluate_stages import ARMS, measure_stages  # noqa: PLC0415
     from training.served import ServedRewriter  # noqa: PLC0415
 
+    arms = tuple(args.arms or ARMS)
+    if arms[0] != "none" or not set(arms) <= set(ARMS):
+        return _refuse(f"--arms: `none` first, then some of {', '.join(ARMS[1:])}")
     try:
         task = read_task(args.data, args.split, qrels=args.qrels)
     except DataError as error:
@@ -115,6 +121,7 @@ def _evaluate_stages(args: argparse.Namespace) -> int:
         task,
         ServedRewriter(args.checkpoint or DEFAULT_CHECKPOINT),
         args.relevance or DEFAULT_RELEVANCE,
+        arms=arms,
         only_judged=args.only_judged,
     )
     report = Report(tuple(rows))

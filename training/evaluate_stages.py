@@ -31,16 +31,17 @@ def measure_stages(
     rewriter: Rewriter,
     relevance: Path,
     *,
+    arms: Sequence[str] = ARMS,
     only_judged: bool = False,
 ) -> list[Row]:
-    """Rewrite the queries of `task`, index its corpus with the model in `relevance`, measure every arm."""
+    """Rewrite the queries of `task`, index its corpus with the model in `relevance`, measure the arms."""
     shown = rewriter.rewrite([query.text for query in task.queries])
     rewrites = {query.query_id: found for query, found in zip(task.queries, shown, strict=True)}
 
     async def measure() -> list[Row]:
         model = served_relevance(relevance)
         stack = await Stack.over(task.documents, model)
-        rows = await evaluate_stages(task, stack, rewrites, only_judged=only_judged)
+        rows = await evaluate_stages(task, stack, rewrites, arms=arms, only_judged=only_judged)
         await model.close()
         return rows
 

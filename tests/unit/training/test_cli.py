@@ -63,6 +63,8 @@ def test_with_typos_the_oracle_is_the_clean_query(folder: Path) -> None:
     [
         (["--data", "nowhere", "--split", "dev"], "no such file"),
         (["--data", "data", "--split", "test"], "no such file"),
+        (["--data", "data", "--split", "dev", "--stages", "--arms", "finerank"], "`none` first"),
+        (["--data", "data", "--split", "dev", "--stages", "--arms", "none", "all"], "`none` first"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_clear_line(
