@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.calibrate import Observation
-from training.config import RunConfig
+from training.config import LoopConfig, RunConfig
 
 # Each source: what it teaches, where it comes from, and under which terms.
 SOURCES: Mapping[str, str] = {
@@ -54,20 +54,9 @@ def model_card(
 ) -> str:
     """Return the card as Markdown; every number in it comes from the arguments."""
     shares = [f"| {name} | {share:.0%} | {SOURCES[name]} |" for name, share in config.mixture.items()]
-    calibrated = [
-        f"| {kind} | {found['count']} | {found['ece']:.3f} | {found['auroc']} |"
-        for kind, found in reliability.items()
-    ]
     return "\n".join(
         [
-            "---",
-            "language: en",
-            "library_name: transformers",
-            "pipeline_tag: text-generation",
-            "tags: [query-rewriting, search]",
-            "---",
-            f"# {config.name}",
-            "",
+            *_head(config.name),
             f"A query rewriter: a Qwen3-type decoder of {parameters:,} parameters, trained from scratch with",
             "its own tokenizer. Prompt format: `app/contracts/prompt.py`. It is made to be served by",
             "corewrite, which checks and weighs what it writes; it is not meant to replace a query.",
@@ -85,29 +74,97 @@ def model_card(
             "",
             *(f"- {name}: {value}" for name, value in facts.items()),
             "",
-            "## Measures on held-out data",
-            "",
-            "First completion of a beam of four, on queries that were not trained on (for `unseen`, of",
-            "occupations that were not): share that is exactly right, case aside.",
-            "",
-            "| probes | count | right |",
-            "|---|---|---|",
-            *_right(observations),
-            "",
-            "Confidence, five-fold cross-fitted:",
-            "",
-            "| kind of rewrite | count | expected calibration error | AUROC |",
-            "|---|---|---|---|",
-            *calibrated,
-            "",
-            "What it does to retrieval is in the results table of the project's README.",
-            "",
+            *_measures(reliability, observations),
             "## Limits",
             "",
             LIMITS,
             "",
         ]
     )
+
+
+def preference_card(
+    config: LoopConfig,
+    parent: str,
+    phases: Sequence[Mapping[str, Any]],
+    *,
+    parameters: int,
+    reliability: Mapping[str, Mapping[str, Any]],
+    observations: Sequence[Observation],
+) -> str:
+    """Return the card of a checkpoint that the loop made of the one named `parent`.
+
+    `phases` holds what `training.loop.measures` found after each, the parent's first.
+    """
+    names = ("reward", "improved", "worsened", "floored", "tokens", "s_pos", "s_neg", "s_rand")
+    rows = [
+        f"| {number} | " + " | ".join(str(phase.get(name, "")) for name in names) + " |"
+        for number, phase in enumerate(phases)
+    ]
+    source = "logged searches" if config.log.events else f"{config.log.needs:,} simulated queries"
+    return "\n".join(
+        [
+            *_head(config.name),
+            f"The query rewriter `{parent}` ({parameters:,} parameters), trained further by preference:",
+            "completions that the deployed relevance model rates high against those it rates low, by what",
+            f"people clicked and skipped in {source} (Mixed Preference Optimization, {config.phases} phases",
+            f"of {config.instances:,} queries). Data, terms and limits of its parent hold for it too.",
+            "",
+            "## Measures on queries kept apart",
+            "",
+            "First choices; phase 0 is the parent. Reward in nats, S as means over queries.",
+            "",
+            f"| phase | {' | '.join(names)} |",
+            "|---|" + "---|" * len(names),
+            *rows,
+            "",
+            *_measures(reliability, observations),
+            "## Limits",
+            "",
+            LIMITS,
+            "",
+            ATTRIBUTION,
+            "",
+        ]
+    )
+
+
+def _head(name: str) -> list[str]:
+    return [
+        "---",
+        "language: en",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [query-rewriting, search]",
+        "---",
+        f"# {name}",
+        "",
+    ]
+
+
+def _measures(reliability: Mapping[str, Mapping[str, Any]], observations: Sequence[Observation]) -> list[str]:
+    return [
+        "## Measures on held-out data",
+        "",
+        "First completion of a beam of four, on queries that were not trained on (for `unseen`, of",
+        "occupations that were not): share that is exactly right, case aside.",
+        "",
+        "| probes | count | right |",
+        "|---|---|---|",
+        *_right(observations),
+        "",
+        "Confidence, five-fold cross-fitted:",
+        "",
+        "| kind of rewrite | count | expected calibration error | AUROC |",
+        "|---|---|---|---|",
+        *(
+            f"| {kind} | {found['count']} | {found['ece']:.3f} | {found['auroc']} |"
+            for kind, found in reliability.items()
+        ),
+        "",
+        "What it does to retrieval is in the results table of the project's README.",
+        "",
+    ]
 
 
 def _right(observations: Sequence[Observation]) -> list[str]:

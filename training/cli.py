@@ -200,6 +200,7 @@ def add_train(subparsers: Subparsers) -> None:
     )
     loop.add_argument("--config", type=Path, required=True, help="TOML, such as training/configs/loop.toml")
     loop.add_argument("--run-dir", type=Path, help="where the loop keeps its files (runs/NAME)")
+    loop.add_argument("--out", type=Path, help="checkpoint folder to write (RUN_DIR/checkpoint)")
     loop.set_defaults(run=run_loop)
     relevance = steps.add_parser(
         "relevance",
@@ -243,7 +244,8 @@ def run_loop(args: argparse.Namespace) -> int:
 
     try:
         config = read_config(args.config, LoopConfig)
-        run(config, args.run_dir or Path("runs") / config.name)
+        run_dir = args.run_dir or Path("runs") / config.name
+        run(config, run_dir, args.out or run_dir / "checkpoint")
     except (ConfigError, DataError, CheckpointError) as error:
         sys.stderr.write(f"corewrite train loop: {error}\n")
         return 2

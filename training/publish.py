@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -20,13 +21,12 @@ from app.contracts.confidence import CALIBRATION_NAME
 from app.contracts.manifest import MANIFEST_NAME, MANIFEST_VERSION, GoldenPrompt, Manifest
 from app.contracts.prompt import CONTROL_TOKENS, END, PAD, PROMPT_VERSION, Context, Item, render
 from app.engines.embedded import EmbeddedEngine
-from app.registry.checkpoint import describe_file
+from app.registry.checkpoint import describe_file, load_checkpoint
 from training.calibrate import Observation, Probe, cross_fitted, fit, observe
-from training.card import model_card
-from training.config import RunConfig
 from training.reliability import Reliability, reliability
 
 GOLDEN_TOKENS = 24
+TELLING = 3
 THRESHOLD = 0.02
 """Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway,
 and several doubtful ones that agree in a word help; `training.tune` finds withholding more to cost more on
@@ -44,43 +44,67 @@ GOLDEN: Sequence[str] = (
 )
 
 
+class Card(Protocol):
+    """Writes the model card."""
+
+    def __call__(
+        self, *, parameters: int, reliability: Reliability, observations: Sequence[Observation]
+    ) -> str:
+        """Return the card as Markdown."""
+
+
 def publish(
     model: Qwen3ForCausalLM,
     tokenizer: Tokenizer,
-    config: RunConfig,
     folder: Path,
     *,
-    facts: Mapping[str, object],
+    checkpoint_id: str,
+    max_tokens: int,
+    training: Mapping[str, object],
+    card: Card,
     probes: Sequence[Probe],
+    parent: Path | None = None,
+    prompts: Sequence[str] = (),
 ) -> Reliability:
-    """Write a checkpoint into `folder` (made anew) and return how reliable its confidence is."""
+    """Write a checkpoint into `folder` (made anew) and return how reliable its confidence is.
+
+    Args:
+        model: what was trained.
+        tokenizer: its own.
+        folder: where to.
+        checkpoint_id: its name.
+        max_tokens: the model's window.
+        training: how it was made, for the manifest.
+        card: writes `README.md`.
+        probes: what its confidence is fitted on.
+        parent: the checkpoint that it was made from.
+        prompts: rendered ones. The first few that the parent answers otherwise become golden ones, beside
+            those that all checkpoints have: whoever swaps can tell the two apart.
+    """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     stored = _write_model(model, part)
-    _write_tokenizer(tokenizer, config.model.max_tokens, part)
+    _write_tokenizer(tokenizer, max_tokens, part)
     observations = asyncio.run(_observe(part, probes))
     (part / CALIBRATION_NAME).write_text(fit(observations, THRESHOLD).to_json() + "\n", encoding="utf-8")
     report = reliability(observations, cross_fitted(observations))
-    card = model_card(
-        config,
-        parameters=stored.num_parameters(),
-        facts=facts,
-        reliability=report,
-        observations=observations,
-    )
-    (part / "README.md").write_text(card, encoding="utf-8")
+    text = card(parameters=stored.num_parameters(), reliability=report, observations=observations)
+    (part / "README.md").write_text(text, encoding="utf-8")
+    golden = [_golden(stored, tokenizer, prompt) for prompt in GOLDEN]
+    if parent is not None:
+        golden += _telling(stored, parent, tokenizer, prompts)
     names = sorted(file.name for file in part.iterdir())
     manifest = Manifest(
         version=MANIFEST_VERSION,
-        checkpoint_id=config.name,
+        checkpoint_id=checkpoint_id,
         architecture="Qwen3ForCausalLM",
         prompt_version=PROMPT_VERSION,
         parameters=stored.num_parameters(),
-        parent=None,
+        parent=None if parent is None else load_checkpoint(parent).id,
         files={name: describe_file(part / name) for name in names},
-        golden=tuple(_golden(stored, tokenizer, prompt) for prompt in GOLDEN),
-        training={"config": config.model_dump(mode="json", exclude={"data_dir"}), **facts},
+        golden=tuple(golden),
+        training=training,
     )
     (part / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -117,6 +141,21 @@ async def _observe(folder: Path, probes: Sequence[Probe]) -> list[Observation]:
         return await observe(engine, probes)
     finally:
         await engine.close()
+
+
+def _telling(
+    model: Qwen3ForCausalLM, parent: Path, tokenizer: Tokenizer, prompts: Sequence[str]
+) -> list[GoldenPrompt]:
+    """The first TELLING of the prompts that model and parent answer differently."""
+    before = Qwen3ForCausalLM.from_pretrained(parent, dtype=torch.float32).eval()
+    found: list[GoldenPrompt] = []
+    for prompt in prompts:
+        if len(found) == TELLING:
+            break
+        answer = _golden(model, tokenizer, prompt)
+        if answer != _golden(before, tokenizer, prompt):
+            found.append(answer)
+    return found
 
 
 @torch.no_grad()

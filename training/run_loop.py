@@ -6,21 +6,30 @@ searches (real, or simulated over the staged stack) -> instances -> phases -> ch
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
+from transformers import Qwen3ForCausalLM
 
+from app.contracts.prompt import render
+from app.engines.text import read_tokenizer
+from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
+from training.calibrate import make_probes
+from training.card import preference_card
 from training.config import LoopConfig
 from training.datasets.beir import Document, read_corpus
 from training.datasets.instances import Instance
 from training.datasets.ubi import Options, read_instances
 from training.loop import Loop, Material
+from training.publish import publish
 from training.rating import Rater
 from training.search import Stack
 from training.served import ServedRewriter, served_relevance
@@ -30,8 +39,8 @@ from training.users import User
 SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def run(config: LoopConfig, run_dir: Path) -> Path:
-    """Go on with the run in `run_dir`; return the folder of its last policy.
+def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
+    """Go on with the run in `run_dir`, and write the checkpoint of its last policy to `out`.
 
     Raises:
         ConfigError, DataError, CheckpointError: what it needs is missing or wrong.
@@ -53,7 +62,34 @@ def run(config: LoopConfig, run_dir: Path) -> Path:
         config.log.held_out_ratio,
     )
     rater = Rater.over(config.reward, relevance, [document.content for document in documents])
-    return Loop(config, Material(learning, held_out, rater), run_dir).run()
+    loop = Loop(config, Material(learning, held_out, rater), run_dir)
+    policy = loop.run()
+    publish_policy(config, loop, policy, held_out, out)
+
+
+def publish_policy(
+    config: LoopConfig, loop: Loop, policy: Path, held_out: Sequence[Instance], out: Path
+) -> None:
+    """Write the checkpoint of a policy: calibrated anew, its parent named."""
+    parent = load_checkpoint(config.checkpoint)
+    model = Qwen3ForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    phases = [
+        json.loads((loop.folder(phase) / "measures.json").read_text(encoding="utf-8"))
+        for phase in range(config.phases + 1)
+    ]
+    tokenizer, _ = read_tokenizer(policy)
+    publish(
+        model,
+        tokenizer,
+        out,
+        checkpoint_id=config.name,
+        max_tokens=model.config.max_position_embeddings,
+        training={"config": config.model_dump(mode="json", exclude={"data_dir"})},
+        card=partial(preference_card, config, parent.id, phases),
+        probes=make_probes(config.data_dir),
+        parent=config.checkpoint,
+        prompts=[render(instance.query, instance.context) for instance in held_out],
+    )
 
 
 def simulated_log(config: LoopConfig, documents: Sequence[Document], file: Path) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from training.calibrate import make_probes
+from training.card import model_card
 from training.config import RunConfig
 from training.publish import publish
 from training.reliability import draw_reliability
@@ -16,7 +18,16 @@ def run(config: RunConfig, run_dir: Path, out: Path) -> None:
     """Train in `run_dir` (or go on there); write the checkpoint to `out`, its reliability to `run_dir`."""
     model, tokenizer = train(config, run_dir)
     facts = run_facts(config, run_dir)
-    found = publish(model, tokenizer, config, out, facts=facts, probes=make_probes(config.data_dir))
+    found = publish(
+        model,
+        tokenizer,
+        out,
+        checkpoint_id=config.name,
+        max_tokens=config.model.max_tokens,
+        training={"config": config.model_dump(mode="json", exclude={"data_dir"}), **facts},
+        card=partial(model_card, config, facts=facts),
+        probes=make_probes(config.data_dir),
+    )
     (run_dir / "reliability.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     draw_reliability(found, run_dir / "reliability.png")
 

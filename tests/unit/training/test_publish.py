@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from app.contracts.prompt import CONTROL_TOKENS, render
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from training import sft
 from training.card import SOURCES as CARD_SOURCES
+from training.card import model_card
 from training.cli import run_sft
 from training.config import RunConfig, read_config
 from training.mixture import SOURCES
@@ -90,7 +92,16 @@ def test_a_failed_publication_leaves_the_old_checkpoint(mini_config: RunConfig, 
     (folder / "old").write_text("old")
     model, tokenizer = train(mini_config, tmp_path / "run")
     with pytest.raises(ValueError, match="needs right and wrong"):
-        publish(model, tokenizer, mini_config, folder, facts={}, probes=[])
+        publish(
+            model,
+            tokenizer,
+            folder,
+            checkpoint_id="mini",
+            max_tokens=256,
+            training={},
+            card=partial(model_card, mini_config, facts={}),
+            probes=[],
+        )
     assert (folder / "old").read_text() == "old"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.cli import run_loop
@@ -53,7 +54,7 @@ def test_the_documents_of_the_highest_rates_are_kept() -> None:
 def test_an_unusable_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from argparse import Namespace  # noqa: PLC0415 - only here
 
-    assert run_loop(Namespace(config=tmp_path / "none.toml", run_dir=tmp_path)) == 2
+    assert run_loop(Namespace(config=tmp_path / "none.toml", run_dir=tmp_path, out=None)) == 2
     assert "none.toml: no such file" in capsys.readouterr().err
 
 
@@ -85,8 +86,12 @@ tie = 0.0
     done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     opened = (tmp_path / "opened").read_text().splitlines()
-    read = {Path(name).name for name in opened if str(shared_data) in name}
-    assert read == {"corpus.jsonl", "labels_train.tsv", "occupations.jsonl", "synonyms_train.tsv"}
-    assert not [name for name in opened if "qrels" in name or "queries.jsonl" in name]
+    read = {str(Path(name).relative_to(shared_data)) for name in opened if str(shared_data) in name}
+    assert {"jobs/corpus.jsonl", "jobs/labels_train.tsv", "jobs/synonyms_train.tsv"} <= read
+    assert not [name for name in read if "qrels" in name or "queries" in name or "dev" in name]
     measured = json.loads((tmp_path / "run" / "phase-01" / "measures.json").read_text())
     assert 0 <= measured["improved"] <= 1
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert (checkpoint.id, checkpoint.manifest.parent) == ("watched", "default")
+    card = (checkpoint.path / "README.md").read_text(encoding="utf-8")
+    assert f"| 1 | {measured['reward']} |" in card
