@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -39,8 +38,7 @@ from app.relevance.base import Content
 from training.datasets.examples import DataError
 from training.datasets.instances import Instance, Seen
 from training.datasets.ubi_log import FROM_QUERY, Entry, Malformed, microseconds, read_log
-
-STRICT_DWELL_S = 30
+from training.datasets.ubi_rates import Rate, RateTable, normalised
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +161,11 @@ class _Reading:
     def instances(self) -> Iterator[Instance]:
         with ExitStack() as stack:
             folder = stack.enter_context(TemporaryDirectory(prefix="ubi-", dir=self._options.scratch))
-            database = stack.enter_context(closing(sqlite3.connect(Path(folder) / "log.sqlite")))
-            database.create_function("normalised", 1, normalised, deterministic=True)
-            for statement in _OPEN:
-                database.execute(statement)
-            database.executemany(_INSERT, self._entries())
-            for statement in _AGGREGATE:
-                database.execute(statement, {"dwell_us": STRICT_DWELL_S * 1_000_000})
-            for name, statement in _COUNT.items():
-                self._counter[name] = database.execute(statement).fetchone()[0]
-            objects = database.execute(_OBJECTS)
-            self._counter["unknown_objects"] = sum(name not in self._catalogue for (name,) in objects)
-            yield from self._from_rates(database.execute(_RATES))
+            table = stack.enter_context(closing(RateTable(Path(folder) / "log.sqlite")))
+            table.fill(self._entries())
+            self._counter.update(table.counts())
+            self._counter["unknown_objects"] = sum(name not in self._catalogue for name in table.objects())
+            yield from self._from_rates(table.rates())
 
     def _entries(self) -> Iterator[Entry]:
         """Yield what the database must hold; what else the logs have is counted here and is gone."""
@@ -203,19 +194,19 @@ class _Reading:
         self._counter["outside_window"] += outside
         return not outside if entry.action else entry.text is not None
 
-    def _from_rates(self, rates: Iterable[tuple[str, str, int, int, int]]) -> Iterator[Instance]:
-        """Make an instance of each text that has one, from rows of _RATES."""
+    def _from_rates(self, rates: Iterable[Rate]) -> Iterator[Instance]:
+        """Make an instance of each text that has one."""
         doc_ids = sorted(self._catalogue)
-        for query, rows in groupby(rates, key=itemgetter(0)):
+        for query, rows in groupby(rates, key=attrgetter("query")):
             self._counter["texts"] += 1
             clicked, skipped = {}, {}
-            for _, name, impressions, strict, unacted in rows:
-                if name not in self._catalogue:
+            for row in rows:
+                if row.name not in self._catalogue:
                     continue
-                if strict and impressions >= self._options.min_impressions:
-                    clicked[name] = strict / impressions
-                elif not strict and unacted:
-                    skipped[name] = unacted / impressions
+                if row.strict and row.impressions >= self._options.min_impressions:
+                    clicked[row.name] = row.strict / row.impressions
+                elif not row.strict and row.unacted:
+                    skipped[row.name] = row.unacted / row.impressions
             if clicked:
                 self._counter["instances"] += 1
                 yield Instance(
@@ -236,11 +227,6 @@ class _Reading:
         return tuple(self._catalogue[name] for name in others[: self._options.num_random])
 
 
-def normalised(text: str) -> str:
-    """What two texts have in common that are one query: white space collapsed, casefolded."""
-    return " ".join(text.split()).casefold()
-
-
 def _writable(path: Path) -> TextIO:
     try:
         return path.open("w", encoding="utf-8")
@@ -252,63 +238,3 @@ def _report(path: Path, malformed: Malformed) -> str:
     raw = malformed.raw.decode(errors="backslashreplace").rstrip("\r\n")
     row = {"file": str(path), "line": malformed.line, "reason": malformed.reason, "raw": raw}
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-_OPEN = (
-    # Nothing needs to outlive a crash, and no more than 16 MiB may be in memory.
-    "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-    "PRAGMA temp_store = FILE",
-    "PRAGMA cache_size = -16384",
-    """CREATE TABLE log (query_id TEXT, action TEXT, kind TEXT, object TEXT, at_us INTEGER, position INTEGER,
-        text TEXT, source INTEGER)""",
-)
-
-_INSERT = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-
-_AGGREGATE = (
-    """CREATE INDEX log_by_object ON log (query_id, object, action, at_us, kind, position)
-        WHERE action IS NOT NULL""",
-    # The latest text of the best source: who types as they search has searched for the last of it.
-    "CREATE TABLE queries (query_id TEXT PRIMARY KEY, typed TEXT, query TEXT) WITHOUT ROWID",
-    """INSERT INTO queries SELECT query_id, text, normalised(text) FROM (
-        SELECT query_id, text,
-            row_number() OVER (PARTITION BY query_id ORDER BY source, at_us DESC, text) AS place
-        FROM log WHERE text IS NOT NULL) WHERE place = 1""",
-    "CREATE TABLE spellings (query TEXT PRIMARY KEY, typed TEXT) WITHOUT ROWID",
-    """INSERT INTO spellings SELECT query, typed FROM (
-        SELECT query, typed, row_number() OVER (PARTITION BY query ORDER BY count(*) DESC, typed) AS place
-        FROM queries GROUP BY query, typed) WHERE place = 1""",
-    "CREATE TABLE dwelt (query_id TEXT, object TEXT, PRIMARY KEY (query_id, object)) WITHOUT ROWID",
-    """INSERT OR IGNORE INTO dwelt SELECT query_id, object FROM (
-        SELECT query_id, object,
-            coalesce(min(object) OVER soon <> object OR max(object) OVER soon <> object, FALSE) AS bounced
-        FROM log WHERE action IS NOT NULL AND kind = 'click'
-        WINDOW soon AS (PARTITION BY query_id ORDER BY at_us
-            RANGE BETWEEN 1 FOLLOWING AND :dwell_us - 1 FOLLOWING)) WHERE NOT bounced""",
-    """CREATE TABLE shown AS SELECT query_id, object, min(position) AS position,
-            max(kind <> 'impression') AS acted, max(kind = 'click') AS clicked,
-            coalesce(min(at_us) FILTER (WHERE kind = 'click')
-                <= max(at_us) FILTER (WHERE kind = 'conversion'), FALSE) AS converted
-        FROM log WHERE action IS NOT NULL GROUP BY query_id, object""",
-)
-
-_COUNT = {
-    "duplicates": """SELECT coalesce(sum(times - 1), 0) FROM (SELECT count(*) AS times FROM log
-        WHERE action IS NOT NULL GROUP BY query_id, object, action, at_us)""",
-    "without_text": """SELECT count(*) FROM log
-        WHERE action IS NOT NULL AND query_id NOT IN (SELECT query_id FROM queries)""",
-}
-
-_OBJECTS = "SELECT object FROM shown JOIN queries USING (query_id) GROUP BY object"
-
-# Rows of text, object, impressions, and how many of these had a strict click, and were examined without an
-# action, in the order of text and object.
-_RATES = """SELECT spellings.typed, object, count(*), sum(strict), sum(unacted) FROM (
-        SELECT query_id, object,
-            converted OR EXISTS (SELECT 1 FROM dwelt
-                WHERE dwelt.query_id = shown.query_id AND dwelt.object = shown.object) AS strict,
-            NOT acted AND (position IS NULL OR position <= coalesce(
-                max(position) FILTER (WHERE clicked) OVER (PARTITION BY query_id), -1)) AS unacted
-        FROM shown) JOIN queries USING (query_id) JOIN spellings USING (query)
-    GROUP BY query, object ORDER BY query, object"""

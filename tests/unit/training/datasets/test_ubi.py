@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from app.relevance.base import Content
 from training.datasets.examples import DataError
 from training.datasets.instances import Instance
-from training.datasets.ubi import STRICT_DWELL_S, Counts, Options, read_instances
+from training.datasets.ubi import Counts, Options, read_instances
 from training.datasets.ubi_log import KEPT_BYTES, MAX_LINE_BYTES
+from training.datasets.ubi_rates import STRICT_DWELL_S
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
