@@ -29,6 +29,7 @@ from training.datasets.beir import Document, read_corpus
 from training.datasets.instances import Instance
 from training.datasets.ubi import Options, read_instances
 from training.loop import Loop, Material
+from training.loop_plot import draw_loop
 from training.publish import publish
 from training.rating import Rater
 from training.search import Stack
@@ -64,6 +65,7 @@ def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
     rater = Rater.over(config.reward, relevance, [document.content for document in documents])
     loop = Loop(config, Material(learning, held_out, rater), run_dir)
     policy = loop.run()
+    draw_loop(run_dir, config.phases, run_dir / "phases.png")
     publish_policy(config, loop, policy, held_out, out)
 
 

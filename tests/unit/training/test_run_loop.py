@@ -91,6 +91,7 @@ tie = 0.0
     assert not [name for name in read if "qrels" in name or "queries" in name or "dev" in name]
     measured = json.loads((tmp_path / "run" / "phase-01" / "measures.json").read_text())
     assert 0 <= measured["improved"] <= 1
+    assert (tmp_path / "run" / "phases.png").read_bytes().startswith(b"\x89PNG")
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint")
     assert (checkpoint.id, checkpoint.manifest.parent) == ("watched", "default")
     card = (checkpoint.path / "README.md").read_text(encoding="utf-8")
