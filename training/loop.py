@@ -133,7 +133,16 @@ class Loop:
             plain = [Rated(one.completion.text.strip(), one.reward, one.floored) for one in completions]
             for pair in pairs_of(plain, k=self._config.pairs.k, tie=self._config.pairs.tie):
                 chosen, rejected = (completions[n].completion for n in (pair.chosen, pair.rejected))
-                found.append(PairIds(prompt, list(chosen.token_ids), list(rejected.token_ids), pair.margin))
+                found.append(
+                    PairIds(
+                        prompt,
+                        list(chosen.token_ids),
+                        list(rejected.token_ids),
+                        chosen.logprob,
+                        rejected.logprob,
+                        pair.margin,
+                    )
+                )
         return found
 
     def _measure(self, phase: int, policy: Path) -> None:

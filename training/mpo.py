@@ -6,11 +6,13 @@
 
 with r = β · ln (π / π_ref) of a completion, π_ref the policy at the start of the phase, and δ the mean reward
 of the steps so far. The trainer is TRL's, which brings accelerate, FSDP and DeepSpeed; what it lacks is δ.
+The reference is what drew the completions, so its log-probabilities are known: no second model is needed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +24,16 @@ from datasets import Dataset
 from peft import LoraConfig
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from trl.trainer import utils as trl_utils
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from training.config import MpoConfig
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # a training run tells nobody that it runs
+# Where there is no Triton, TRL reads out every position, the prompt's too, for the sake of accelerators that
+# recompile for each shape. On a CPU that is two to three times the work; the losses are the same.
+trl_utils._use_triton = lambda _device: True  # noqa: SLF001
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 REWARDS = ("rewards/chosen", "rewards/rejected")
@@ -34,11 +42,19 @@ KEPT = ("tokenizer.json", "tokenizer_config.json")
 
 @dataclass(frozen=True, slots=True)
 class PairIds:
-    """Token ids of a prompt and of two completions, end tokens included, and by how much one is better."""
+    """A prompt and two completions as TRL's collator wants them.
+
+    Args:
+        prompt_ids, chosen_ids, rejected_ids: tokens, end tokens included.
+        ref_chosen_logps, ref_rejected_logps: ln π_ref of the completions, in nats.
+        margin: by how much the reward of one is better.
+    """
 
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
+    ref_chosen_logps: float
+    ref_rejected_logps: float
     margin: float
 
 
@@ -51,6 +67,7 @@ class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.weights: dict[str, float] = dict(zip(self.loss_types, self.args.loss_weights, strict=True))
         self.shift = RunningMean()
         self.add_callback(_EndOfStep(self.shift))
 
@@ -58,7 +75,15 @@ class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
         """Leave it: pairs are token ids already, those that were drawn."""
         return dataset
 
+    def _precompute_ref_logps(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        """Leave it: whoever drew the completions knows."""
+        return dataset
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:  # noqa: FBT001 - TRL's
+        # SFT is a mean over the tokens of one process; weighted so, the mean over processes is that over all.
+        tokens = inputs["completion_mask"][:, 1:].chunk(2)[0].sum()
+        share = float(tokens / self.accelerator.gather(tokens).float().mean())
+        self.loss_weights = [w * share if kind == "sft" else w for kind, w in self.weights.items()]
         shifted = {name: inputs[name] + self.shift.value / self.beta for name in REFERENCE}
         found = super()._compute_loss(model, {**inputs, **shifted}, return_outputs)
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -146,9 +171,9 @@ def make_trainer(
         num_train_epochs=1,
         max_length=None,
         precompute_ref_log_probs=True,
-        precompute_ref_batch_size=config.batch,
+        ddp_find_unused_parameters=False,
         activation_checkpointing=False,
-        bf16=on_gpu,
+        bf16=config.bf16,
         use_cpu=not on_gpu,
         logging_steps=1,
         save_strategy="no",
@@ -157,7 +182,10 @@ def make_trainer(
         dataloader_pin_memory=on_gpu,
     )
     return MpoTrainer(
-        model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        # As in training/sft.py: on a CPU the fused kernel's backward pass is slow where sequences are short.
+        model=AutoModelForCausalLM.from_pretrained(
+            policy, dtype=torch.float32, attn_implementation="sdpa" if on_gpu else "eager"
+        ),
         args=arguments,
         train_dataset=Dataset.from_list([asdict(pair) for pair in pairs]),
         processing_class=PreTrainedTokenizerFast.from_pretrained(policy),

@@ -16,22 +16,28 @@ from transformers import AutoModelForCausalLM
 from training.config import MpoConfig
 from training.mpo import MpoTrainer, PairIds, RunningMean, make_trainer, train_phase
 
-CONFIG = MpoConfig(beta=0.5, learning_rate=1e-2, batch=4)
+CONFIG = MpoConfig(beta=0.5, learning_rate=1e-2, batch=4, bf16=False)
 END = 1
-
-
-def pairs(count: int) -> list[PairIds]:
-    rng = Random(3)
-
-    def ids(longest: int) -> list[int]:
-        return [rng.randrange(7, 6000) for _ in range(rng.randint(1, longest))]
-
-    return [PairIds(ids(6), [*ids(4), END], [*ids(4), END], 1.0) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_policy(tmp_path_factory.mktemp("policy"))
+
+
+def pairs(policy: Path, count: int) -> list[PairIds]:
+    """Made-up ones, with what the policy thinks of them."""
+    rng = Random(3)
+    reference = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+
+    def ids(longest: int) -> list[int]:
+        return [rng.randrange(7, 6000) for _ in range(rng.randint(1, longest))]
+
+    def pair(prompt: list[int], chosen: list[int], rejected: list[int]) -> PairIds:
+        known = (sum(logprobs(reference, prompt, completion)) for completion in (chosen, rejected))
+        return PairIds(prompt, chosen, rejected, *known, margin=1.0)
+
+    return [pair(ids(6), [*ids(4), END], [*ids(4), END]) for _ in range(count)]
 
 
 def logprobs(model: torch.nn.Module, prompt: list[int], completion: list[int]) -> list[float]:
@@ -43,9 +49,7 @@ def logprobs(model: torch.nn.Module, prompt: list[int], completion: list[int]) -
     return [float(logits[place, token]) for place, token in zip(places, completion, strict=True)]
 
 
-def closed_form(
-    model: torch.nn.Module, reference: torch.nn.Module, batch: list[PairIds], config: MpoConfig, shift: float
-) -> float:
+def closed_form(model: torch.nn.Module, batch: list[PairIds], config: MpoConfig, shift: float) -> float:
     """The loss of the paper, pair by pair."""
 
     def softplus(x: float) -> float:
@@ -56,8 +60,8 @@ def closed_form(
     for pair in batch:
         chosen = logprobs(model, pair.prompt_ids, pair.chosen_ids)
         rejected = logprobs(model, pair.prompt_ids, pair.rejected_ids)
-        better = config.beta * (sum(chosen) - sum(logprobs(reference, pair.prompt_ids, pair.chosen_ids)))
-        worse = config.beta * (sum(rejected) - sum(logprobs(reference, pair.prompt_ids, pair.rejected_ids)))
+        better = config.beta * (sum(chosen) - pair.ref_chosen_logps)
+        worse = config.beta * (sum(rejected) - pair.ref_rejected_logps)
         preference += softplus(worse - better)
         quality += softplus(shift - better) + softplus(worse - shift)
         written += chosen
@@ -91,17 +95,16 @@ def test_the_loss_is_that_of_the_paper(
 ) -> None:
     dpo, bco, sft = weights
     config = CONFIG.model_copy(update={"dpo_weight": dpo, "bco_weight": bco, "sft_weight": sft})
-    given = pairs(4)
+    given = pairs(policy, 4)
     trainer = make_trainer(policy, given, config, tmp_path, seed=1)
     model = other_weights(trainer)
     trainer.shift.value = shift
-    reference = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    expected = closed_form(model, reference, given, config, shift)
+    expected = closed_form(model, given, config, shift)
     assert float(loss_of(trainer).detach()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_gradient_is_that_of_the_loss(policy: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(policy, pairs(4), CONFIG, tmp_path, seed=1)
+    trainer = make_trainer(policy, pairs(policy, 4), CONFIG, tmp_path, seed=1)
     model = other_weights(trainer)
     trainer.shift.value = 0.4
     loss_of(trainer).backward()  # type: ignore[no-untyped-call]
@@ -120,7 +123,7 @@ def test_the_gradient_is_that_of_the_loss(policy: Path, tmp_path: Path) -> None:
 
 def test_the_shift_is_the_mean_reward_of_the_steps_before(policy: Path, tmp_path: Path) -> None:
     log = tmp_path / "steps.jsonl"
-    train_phase(policy, pairs(12), CONFIG, tmp_path / "next", seed=1, steps_file=log)
+    train_phase(policy, pairs(policy, 12), CONFIG, tmp_path / "next", seed=1, steps_file=log)
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2, 3]
     rewards = [(step["rewards/chosen"] + step["rewards/rejected"]) / 2 for step in steps]
@@ -144,7 +147,9 @@ def test_batches_of_a_step_count_as_one() -> None:
 def test_a_phase_is_a_function_of_its_seed(policy: Path, tmp_path: Path, rank: int) -> None:
     config = CONFIG.model_copy(update={"lora_rank": rank})
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
-        train_phase(policy, pairs(8), config, tmp_path / name, seed=seed, steps_file=tmp_path / f"{name}.log")
+        train_phase(
+            policy, pairs(policy, 8), config, tmp_path / name, seed=seed, steps_file=tmp_path / f"{name}.log"
+        )
     one, again, other, before = (
         load_file(folder / "model.safetensors")
         for folder in (tmp_path / "one", tmp_path / "again", tmp_path / "other", policy)
