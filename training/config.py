@@ -145,6 +145,7 @@ class MpoConfig(_Section):
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)
     batch: int = Field(default=32, gt=0, description="pairs of a step, over all processes")
     clip_norm: float = Field(default=1.0, gt=0)
+    processes: int = Field(default=1, ge=1, description="of one machine; torchrun starts them")
     bf16: bool = Field(default=True, description="compute in bfloat16 where that is exact enough")
     lora_rank: int = Field(default=0, ge=0, description="0: all weights are trained")
 

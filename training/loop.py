@@ -26,7 +26,8 @@ from app.engines.embedded import EmbeddedEngine
 from app.engines.text import read_tokenizer
 from training.config import LoopConfig
 from training.datasets.instances import Instance
-from training.mpo import PairIds, train_phase
+from training.mpo import PairIds
+from training.mpo_phase import train_phase
 from training.pairs import Rated, pairs_of
 from training.rating import RatedCompletion, Rater
 from training.sampling import SamplingKnobs, sample
@@ -78,10 +79,8 @@ class Loop:
             ids = self._pairs(policy, instances, rated)
             _write_lines(pairs, map(asdict, ids))
         if not trained.exists():
-            ids = [PairIds(**json.loads(line)) for line in pairs.read_text(encoding="utf-8").splitlines()]
-            train_phase(
-                policy, ids, self._config.mpo, trained, seed=self._config.seed + phase, steps_file=steps
-            )
+            seed = self._config.seed + phase
+            train_phase(policy, pairs, self._config.mpo, trained, seed=seed, steps_file=steps)
         self._measure(phase, trained)
         return trained
 

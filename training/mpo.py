@@ -11,10 +11,8 @@ The reference is what drew the completions, so its log-probabilities are known: 
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl.trainer import utils as trl_utils
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -37,7 +34,6 @@ trl_utils._use_triton = lambda _device: True  # noqa: SLF001
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 REWARDS = ("rewards/chosen", "rewards/rejected")
-KEPT = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,50 +109,15 @@ class RunningMean:
         self._seen = []
 
 
-def train_phase(
-    policy: Path, pairs: Sequence[PairIds], config: MpoConfig, out: Path, *, seed: int, steps_file: Path
-) -> None:
-    """Go once over `pairs` and write the new policy to `out`: weights in float32, and the tokenizer.
-
-    Args:
-        policy: the folder of the policy at the start, which is the reference too.
-        pairs: at least one.
-        config: loss and optimiser.
-        out: the folder to make; what is there is replaced.
-        seed: of the order of the pairs.
-        steps_file: gets one JSON line per step.
-
-    Raises:
-        ValueError: there are no pairs.
-    """
-    if not pairs:
-        raise ValueError("no pairs: every instance was a tie, or the floor holds all that was drawn")
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    set_seed(seed)
-    trainer = make_trainer(policy, pairs, config, part, seed=seed)
-    with steps_file.open("w", encoding="utf-8") as log:
-        trainer.add_callback(_StepLog(log))
-        trainer.train()
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.lora_rank:
-        model = model.merge_and_unload()
-    model.save_pretrained(part)
-    for name in KEPT:
-        shutil.copy(policy / name, part)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
-
-
 def make_trainer(
     policy: Path, pairs: Sequence[PairIds], config: MpoConfig, scratch: Path, *, seed: int
 ) -> MpoTrainer:
     """Return a trainer over `pairs`, its reference computed. It writes to `scratch` if to anything."""
     on_gpu = torch.cuda.is_available()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
     lora = None
     if config.lora_rank:
         lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
-    processes = max(1, torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
     arguments = DPOConfig(
         output_dir=str(scratch),
         seed=seed,
@@ -199,26 +160,3 @@ class _EndOfStep(TrainerCallback):  # type: ignore[misc]  # transformers is unty
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._shift.end_step()
-
-
-class _StepLog(TrainerCallback):  # type: ignore[misc]
-    """One JSON line per step into a file, and a progress bar."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self._bar: tqdm[Any] | None = None
-
-    def on_log(self, _args: Any, state: Any, *_: Any, logs: Mapping[str, float], **__: Any) -> None:
-        if "loss" not in logs or not state.is_world_process_zero:
-            return
-        line = {name: value for name, value in logs.items() if isinstance(value, int | float)}
-        self._log.write(json.dumps({"step": state.global_step, **line}) + "\n")
-        self._log.flush()
-        if self._bar is None:
-            self._bar = tqdm(total=state.max_steps, unit="step", desc="mpo")
-        self._bar.update(state.global_step - self._bar.n)
-        self._bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -1,0 +1,126 @@
+"""The pass over the pairs of a phase, in this process or, under torchrun, in several.
+
+`python -m torch.distributed.run --nproc-per-node N -m training.mpo_phase ...` is what `processes = N` starts;
+a cluster's launcher may start the same module on many machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, set_seed
+
+from training.config import MpoConfig
+from training.mpo import PairIds, make_trainer
+
+KEPT = ("tokenizer.json", "tokenizer_config.json")
+
+
+class PhaseError(RuntimeError):
+    """A pass over the pairs could not be made; the message says why."""
+
+
+def train_phase(
+    policy: Path, pairs: Path, config: MpoConfig, out: Path, *, seed: int, steps_file: Path
+) -> None:
+    """Go once over `pairs` and write the new policy to `out`: weights in float32, and the tokenizer.
+
+    Args:
+        policy: the folder of the policy at the start, which drew the pairs.
+        pairs: a JSON line for each, of `PairIds`.
+        config: loss, optimiser, number of processes.
+        out: the folder to make; what is there is replaced.
+        seed: of the order of the pairs.
+        steps_file: gets one JSON line per step.
+
+    Raises:
+        PhaseError: there are no pairs, or a process of several failed.
+    """
+    if config.processes == 1:
+        one_pass(policy, pairs, config, out, seed=seed, steps_file=steps_file)
+        return
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(config.processes), "-m", "training.mpo_phase"]
+    command += [f"--policy={policy}", f"--pairs={pairs}", f"--out={out}", f"--steps-file={steps_file}"]
+    command += [f"--seed={seed}", f"--config={config.model_dump_json()}"]
+    if (code := subprocess.run(command, check=False).returncode) != 0:  # noqa: S603 -- our own module
+        raise PhaseError(f"torchrun ended with {code}; what it said is above")
+
+
+def one_pass(policy: Path, pairs: Path, config: MpoConfig, out: Path, *, seed: int, steps_file: Path) -> None:
+    """The pass as one process makes it, alone or as one of several; the first of them writes."""
+    given = [PairIds(**json.loads(line)) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    if not given:
+        raise PhaseError(
+            f"{pairs}: no pairs: every instance was a tie, or the floor holds all that was drawn"
+        )
+    part = out.with_name(f"{out.name}.part")
+    set_seed(seed)
+    trainer = make_trainer(policy, given, config, part, seed=seed)
+    log = StepLog(steps_file)
+    trainer.add_callback(log)
+    trainer.train()
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if config.lora_rank:
+            model = model.merge_and_unload()
+        shutil.rmtree(part, ignore_errors=True)
+        model.save_pretrained(part)
+        for name in KEPT:
+            shutil.copy(policy / name, part)
+        shutil.rmtree(out, ignore_errors=True)
+        part.rename(out)
+    trainer.accelerator.wait_for_everyone()
+
+
+class StepLog(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """One JSON line per step into a file, and a progress bar; of several processes the first one's."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+        """Begin anew."""
+        if state.is_world_process_zero:
+            self._file.write_text("", encoding="utf-8")
+            self._bar = tqdm(total=state.max_steps, unit="step", desc="mpo")
+
+    def on_log(self, _args: Any, state: Any, *_: Any, logs: Mapping[str, Any], **__: Any) -> None:
+        """Write what the trainer measured in a step."""
+        if self._bar is None or "loss" not in logs:
+            return
+        line = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **line}) + "\n")
+        self._bar.update(state.global_step - self._bar.n)
+        self._bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Let the bar stand."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def main() -> None:
+    """Make the pass that the arguments name; see `train_phase`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    for name in ("policy", "pairs", "out", "steps-file"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--config", required=True, help="of MPO, as JSON")
+    args = parser.parse_args()
+    config = MpoConfig.model_validate_json(args.config)
+    one_pass(args.policy, args.pairs, config, args.out, seed=args.seed, steps_file=args.steps_file)
+
+
+if __name__ == "__main__":
+    main()
