@@ -1,4 +1,4 @@
-"""A pass over the pairs: its shift and its log, a function of its seed, the same in one process and in two."""
+"""A pass over the pairs: its shift, log and schedule, a function of its seed, the same in two processes."""
 
 from __future__ import annotations
 
