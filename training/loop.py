@@ -80,7 +80,8 @@ class Loop:
             _write_lines(pairs, map(asdict, ids))
         if not trained.exists():
             seed = self._config.seed + phase
-            train_phase(policy, pairs, self._config.mpo, trained, seed=seed, steps_file=steps)
+            span = ((phase - 1) / self._config.phases, phase / self._config.phases)
+            train_phase(policy, pairs, self._config.mpo, trained, seed=seed, steps_file=steps, span=span)
         self._measure(phase, trained)
         return trained
 

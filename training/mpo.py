@@ -54,6 +54,15 @@ class PairIds:
     margin: float
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a loop a pass is, as shares of the whole, and AdamW's moments after the one before."""
+
+    start: float = 0.0
+    end: float = 1.0
+    moments: dict[int, Any] | None = None
+
+
 class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
     """TRL's trainer, whose `bco_pair` is shifted by δ.
 
@@ -61,8 +70,9 @@ class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
     reference, so both stay as they are.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, warmup_ratio: float, part: Part, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._warmup_ratio, self._part = warmup_ratio, part
         self.weights: dict[str, float] = dict(zip(self.loss_types, self.args.loss_weights, strict=True))
         self.shift = RunningMean()
         self.add_callback(_EndOfStep(self.shift))
@@ -70,6 +80,24 @@ class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         """Leave it: pairs are token ids already, those that were drawn."""
         return dataset
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, which goes on with the moments of the phase before."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self._part.moments:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self._part.moments})
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Up in the first share of the loop, then linearly to 0 at its end."""
+        start, end = self._part.start, self._part.end
+
+        def share(step: int) -> float:
+            before, after = (start + (end - start) * n / num_training_steps for n in (step, step + 1))
+            return min(after / self._warmup_ratio if self._warmup_ratio else 1.0, 1.0 - before)
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+        return self.lr_scheduler
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         """Leave it: whoever drew the completions knows."""
@@ -91,6 +119,9 @@ class MpoTrainer(DPOTrainer):  # type: ignore[misc]  # TRL is untyped
         return found
 
 
+WHOLE = Part()
+
+
 class RunningMean:
     """The mean over the steps that have ended; what is seen within a step counts when it ends."""
 
@@ -110,9 +141,15 @@ class RunningMean:
 
 
 def make_trainer(
-    policy: Path, pairs: Sequence[PairIds], config: MpoConfig, scratch: Path, *, seed: int
+    policy: Path,
+    pairs: Sequence[PairIds],
+    config: MpoConfig,
+    scratch: Path,
+    *,
+    seed: int,
+    part: Part = WHOLE,
 ) -> MpoTrainer:
-    """Return a trainer over `pairs`, its reference computed. It writes to `scratch` if to anything."""
+    """Return a trainer for one pass over `pairs`. It writes to `scratch` if to anything."""
     on_gpu = torch.cuda.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
     lora = None
@@ -125,8 +162,6 @@ def make_trainer(
         loss_weights=[config.dpo_weight, config.bco_weight, config.sft_weight],
         beta=config.beta,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=config.warmup_ratio,  # below 1: a share of the steps
         max_grad_norm=config.clip_norm,
         per_device_train_batch_size=config.batch // processes,
         num_train_epochs=1,
@@ -151,6 +186,8 @@ def make_trainer(
         train_dataset=Dataset.from_list([asdict(pair) for pair in pairs]),
         processing_class=PreTrainedTokenizerFast.from_pretrained(policy),
         peft_config=lora,
+        warmup_ratio=config.warmup_ratio,
+        part=part,
     )
 
 

@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, set_seed
 
 from training.config import MpoConfig
-from training.mpo import PairIds, make_trainer
+from training.mpo import PairIds, Part, make_trainer
 
+MOMENTS = "moments.pt"
 KEPT = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -29,9 +31,19 @@ class PhaseError(RuntimeError):
 
 
 def train_phase(
-    policy: Path, pairs: Path, config: MpoConfig, out: Path, *, seed: int, steps_file: Path
+    policy: Path,
+    pairs: Path,
+    config: MpoConfig,
+    out: Path,
+    *,
+    seed: int,
+    steps_file: Path,
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """Go once over `pairs` and write the new policy to `out`: weights in float32, and the tokenizer.
+    """Go once over `pairs` and write the new policy to `out`.
+
+    That is its weights in float32, the tokenizer, and the optimiser's moments (but for LoRA, whose adapters
+    are merged), with which the next pass goes on.
 
     Args:
         policy: the folder of the policy at the start, which drew the pairs.
@@ -40,22 +52,32 @@ def train_phase(
         out: the folder to make; what is there is replaced.
         seed: of the order of the pairs.
         steps_file: gets one JSON line per step.
+        span: which part of the loop this is, for the learning rate; (0, 1): all of it.
 
     Raises:
         PhaseError: there are no pairs, or a process of several failed.
     """
     if config.processes == 1:
-        one_pass(policy, pairs, config, out, seed=seed, steps_file=steps_file)
+        one_pass(policy, pairs, config, out, seed=seed, steps_file=steps_file, span=span)
         return
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(config.processes), "-m", "training.mpo_phase"]
     command += [f"--policy={policy}", f"--pairs={pairs}", f"--out={out}", f"--steps-file={steps_file}"]
-    command += [f"--seed={seed}", f"--config={config.model_dump_json()}"]
+    command += ["--span", *map(str, span), f"--seed={seed}", f"--config={config.model_dump_json()}"]
     if (code := subprocess.run(command, check=False).returncode) != 0:  # noqa: S603 -- our own module
         raise PhaseError(f"torchrun ended with {code}; what it said is above")
 
 
-def one_pass(policy: Path, pairs: Path, config: MpoConfig, out: Path, *, seed: int, steps_file: Path) -> None:
+def one_pass(
+    policy: Path,
+    pairs: Path,
+    config: MpoConfig,
+    out: Path,
+    *,
+    seed: int,
+    steps_file: Path,
+    span: tuple[float, float],
+) -> None:
     """The pass as one process makes it, alone or as one of several; the first of them writes."""
     given = [PairIds(**json.loads(line)) for line in pairs.read_text(encoding="utf-8").splitlines()]
     if not given:
@@ -64,7 +86,9 @@ def one_pass(policy: Path, pairs: Path, config: MpoConfig, out: Path, *, seed: i
         )
     part = out.with_name(f"{out.name}.part")
     set_seed(seed)
-    trainer = make_trainer(policy, given, config, part, seed=seed)
+    moments = policy / MOMENTS
+    known = torch.load(moments, weights_only=True) if moments.exists() else None
+    trainer = make_trainer(policy, given, config, part, seed=seed, part=Part(*span, moments=known))
     log = StepLog(steps_file)
     trainer.add_callback(log)
     trainer.train()
@@ -76,6 +100,8 @@ def one_pass(policy: Path, pairs: Path, config: MpoConfig, out: Path, *, seed: i
         model.save_pretrained(part)
         for name in KEPT:
             shutil.copy(policy / name, part)
+        if not config.lora_rank:
+            torch.save(trainer.optimizer.state_dict()["state"], part / MOMENTS)
         shutil.rmtree(out, ignore_errors=True)
         part.rename(out)
     trainer.accelerator.wait_for_everyone()
@@ -115,11 +141,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     for name in ("policy", "pairs", "out", "steps-file"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--span", type=float, nargs=2, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--config", required=True, help="of MPO, as JSON")
     args = parser.parse_args()
     config = MpoConfig.model_validate_json(args.config)
-    one_pass(args.policy, args.pairs, config, args.out, seed=args.seed, steps_file=args.steps_file)
+    one_pass(
+        args.policy,
+        args.pairs,
+        config,
+        args.out,
+        seed=args.seed,
+        steps_file=args.steps_file,
+        span=tuple(args.span),
+    )
 
 
 if __name__ == "__main__":

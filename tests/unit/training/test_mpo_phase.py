@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_policy import made_up_pairs, write_policy
 
 from training.config import MpoConfig
-from training.mpo_phase import PhaseError, train_phase
+from training.mpo_phase import MOMENTS, PhaseError, train_phase
 
 CONFIG = MpoConfig(beta=0.5, learning_rate=1e-2, batch=4, bf16=False)
 
@@ -67,6 +67,24 @@ def test_a_pass_is_a_function_of_its_seed(policy: Path, pairs: Path, tmp_path: P
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     assert any(not torch.equal(one[name], before[name]) for name in one)
+
+
+def test_passes_of_a_loop_share_a_schedule_and_the_moments(policy: Path, pairs: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"warmup_ratio": 0.5})
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, start, span in ((first, policy, (0.0, 0.5)), (second, first / "next", (0.5, 1.0))):
+        folder.mkdir()
+        log = folder / "steps.jsonl"
+        train_phase(start, pairs, config, folder / "next", seed=1, steps_file=log, span=span)
+    rates = [
+        json.loads(line)["learning_rate"]
+        for folder in (first, second)
+        for line in (folder / "steps.jsonl").read_text().splitlines()
+    ]
+    shares = [1 / 3, 2 / 3, 4 / 6, 3 / 6, 2 / 6, 1 / 6]  # up over the first three of six, then down
+    assert rates == pytest.approx([share * config.learning_rate for share in shares])
+    steps = [torch.load(folder / "next" / MOMENTS)[0]["step"] for folder in (first, second)]
+    assert [int(step) for step in steps] == [3, 6]
 
 
 def test_two_processes_have_the_losses_of_one(policy: Path, pairs: Path, tmp_path: Path) -> None:
