@@ -129,7 +129,7 @@ class Loop:
         tokenizer, _ = read_tokenizer(policy)
         found = []
         for instance, completions in zip(instances, rated, strict=True):
-            prompt = tokenizer.encode(render(instance.query, instance.context)).ids
+            prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False).ids
             plain = [Rated(one.completion.text.strip(), one.reward, one.floored) for one in completions]
             for pair in pairs_of(plain, k=self._config.pairs.k, tie=self._config.pairs.tie):
                 chosen, rejected = (completions[n].completion for n in (pair.chosen, pair.rejected))

@@ -24,7 +24,7 @@ from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
 from training.calibrate import make_probes
 from training.card import preference_card
-from training.config import LoopConfig
+from training.config import ConfigError, LoopConfig
 from training.datasets.beir import Document, read_corpus
 from training.datasets.instances import Instance
 from training.datasets.ubi import Options, read_instances
@@ -47,7 +47,7 @@ def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
         ConfigError, DataError, CheckpointError: what it needs is missing or wrong.
     """
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    claim(run_dir, config)
     documents = read_corpus(config.log.corpus)
     logs = config.log.events or (simulated_log(config, documents, run_dir / "searches.ndjson.gz"),)
     relevance = served_relevance(config.relevance)
@@ -67,6 +67,27 @@ def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
     publish_policy(config, loop, policy, held_out, out)
+
+
+def claim(run_dir: Path, config: LoopConfig) -> None:
+    """Make the folder this run's, or see that it is.
+
+    Raises:
+        ConfigError: it holds a run of another configuration, which cannot be gone on with.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = run_dir / "config.json"
+    # How many threads compute is no part of what is computed.
+    own = config.model_dump(mode="json", exclude={"threads"})
+    if not file.exists():
+        file.write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
+        return
+    known = json.loads(file.read_text(encoding="utf-8"))
+    if other := [name for name in own if known.get(name) != own[name]]:
+        raise ConfigError(
+            f"{run_dir} holds a run with another `{other[0]}`: go on with that configuration, "
+            "or name another --run-dir"
+        )
 
 
 def publish_policy(

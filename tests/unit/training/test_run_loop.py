@@ -14,8 +14,9 @@ from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.cli import run_loop
+from training.config import ConfigError, LogConfig, LoopConfig
 from training.datasets.instances import Instance, Seen
-from training.run_loop import split, trimmed
+from training.run_loop import claim, split, trimmed
 
 WATCH = """
 import sys
@@ -49,6 +50,23 @@ def test_the_documents_of_the_highest_rates_are_kept() -> None:
     kept = trimmed(instance("q"), 2)
     assert [seen.rate for seen in kept.clicked] == [0.9, 0.5]
     assert trimmed(instance("q"), 9) == trimmed(instance("q"), 3)
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
+    config = LoopConfig(
+        name="one",
+        seed=1,
+        data_dir=tmp_path,
+        checkpoint=tmp_path,
+        relevance=tmp_path,
+        phases=1,
+        instances=1,
+        log=LogConfig(corpus=tmp_path),
+    )
+    claim(tmp_path / "run", config)
+    claim(tmp_path / "run", config.model_copy(update={"threads": 7}))
+    with pytest.raises(ConfigError, match=r"another `seed`: go on with"):
+        claim(tmp_path / "run", config.model_copy(update={"seed": 2}))
 
 
 def test_an_unusable_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
