@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.contracts.prompt import CONTROL_TOKENS, PAD
-from training.config import ConfigError, RelevanceConfig, RunConfig, read_config
+from training.config import ConfigError, LoopConfig, RelevanceConfig, RunConfig, read_config
 from training.mixture import Encoded
 from training.sft import IGNORED, new_model, rate, target_logits, tensors, token_meanings, train
 from training.tokenizer import train_tokenizer
@@ -90,9 +90,9 @@ def test_the_rate_rises_then_falls_to_zero(mini_config: RunConfig) -> None:
 
 
 def test_the_configs_in_the_repository_are_valid() -> None:
+    kinds = {"relevance": RelevanceConfig, "loop": LoopConfig}
     for path in sorted(CONFIGS.glob("*.toml")):
-        kind = RelevanceConfig if path.stem.startswith("relevance") else RunConfig
-        assert read_config(path, kind).name
+        assert read_config(path, kinds.get(path.stem.split("-")[0], RunConfig)).name
 
 
 @pytest.mark.parametrize(
