@@ -240,13 +240,14 @@ def run_loop(args: argparse.Namespace) -> int:
     from app.errors import CheckpointError  # noqa: PLC0415 - see the module's docstring
     from training.config import ConfigError, LoopConfig, read_config  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
+    from training.mpo_phase import PhaseError  # noqa: PLC0415
     from training.run_loop import run  # noqa: PLC0415
 
     try:
         config = read_config(args.config, LoopConfig)
         run_dir = args.run_dir or Path("runs") / config.name
         run(config, run_dir, args.out or run_dir / "checkpoint")
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, PhaseError) as error:
         sys.stderr.write(f"corewrite train loop: {error}\n")
         return 2
     return 0

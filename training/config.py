@@ -102,12 +102,12 @@ class LogConfig(_Section):
 
 
 class SampleConfig(_Section):
-    """How completions are drawn; see `training.sampling.SamplingKnobs`."""
+    """How completions are drawn from the policy."""
 
-    num_generations: int = Field(default=8, ge=2)
-    temperature: float = Field(default=1.0, gt=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    max_tokens: int = Field(default=32, gt=0)
+    num_generations: int = Field(default=8, ge=2, description="of each prompt")
+    temperature: float = Field(default=1.0, gt=0, description="1 is the policy itself")
+    top_p: float = Field(default=0.95, gt=0, le=1, description="the least likely tokens beyond are not drawn")
+    max_tokens: int = Field(default=32, gt=0, description="of a completion")
 
 
 class RewardConfig(_Section):

@@ -30,7 +30,7 @@ from training.mpo import PairIds
 from training.mpo_phase import train_phase
 from training.pairs import Rated, pairs_of
 from training.rating import RatedCompletion, Rater
-from training.sampling import SamplingKnobs, sample
+from training.sampling import sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,6 @@ class Loop:
         self._config = config
         self._material = material
         self._run_dir = run_dir
-        self._knobs = SamplingKnobs(**config.sampling.model_dump())
 
     def run(self) -> Path:
         """Go through the phases that are not done; return the folder of the last policy."""
@@ -113,7 +112,7 @@ class Loop:
                 drawn = await sample(
                     engine,
                     instances,
-                    self._knobs,
+                    self._config.sampling,
                     seed=self._config.seed + phase,
                     mode="greedy" if mode == "greedy" else "sample",
                     done=bar.update,  # type: ignore[arg-type]

@@ -57,28 +57,16 @@ def train_phase(
     Raises:
         PhaseError: there are no pairs, or a process of several failed.
     """
-    if config.processes == 1:
-        one_pass(policy, pairs, config, out, seed=seed, steps_file=steps_file, span=span)
+    if config.processes > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(config.processes), "-m", "training.mpo_phase"]
+        command += [f"--policy={policy}", f"--pairs={pairs}", f"--out={out}", f"--steps-file={steps_file}"]
+        # Each of them makes the pass below, and finds by torchrun's variables which one it is.
+        alone = config.model_copy(update={"processes": 1}).model_dump_json()
+        command += ["--span", *map(str, span), f"--seed={seed}", f"--config={alone}"]
+        if (code := subprocess.run(command, check=False).returncode) != 0:  # noqa: S603 -- our own module
+            raise PhaseError(f"torchrun ended with {code}; what it said is above")
         return
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(config.processes), "-m", "training.mpo_phase"]
-    command += [f"--policy={policy}", f"--pairs={pairs}", f"--out={out}", f"--steps-file={steps_file}"]
-    command += ["--span", *map(str, span), f"--seed={seed}", f"--config={config.model_dump_json()}"]
-    if (code := subprocess.run(command, check=False).returncode) != 0:  # noqa: S603 -- our own module
-        raise PhaseError(f"torchrun ended with {code}; what it said is above")
-
-
-def one_pass(
-    policy: Path,
-    pairs: Path,
-    config: MpoConfig,
-    out: Path,
-    *,
-    seed: int,
-    steps_file: Path,
-    span: tuple[float, float],
-) -> None:
-    """The pass as one process makes it, alone or as one of several; the first of them writes."""
     given = [PairIds(**json.loads(line)) for line in pairs.read_text(encoding="utf-8").splitlines()]
     if not given:
         raise PhaseError(
@@ -145,11 +133,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--config", required=True, help="of MPO, as JSON")
     args = parser.parse_args()
-    config = MpoConfig.model_validate_json(args.config)
-    one_pass(
+    train_phase(
         args.policy,
         args.pairs,
-        config,
+        MpoConfig.model_validate_json(args.config),
         args.out,
         seed=args.seed,
         steps_file=args.steps_file,

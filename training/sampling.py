@@ -8,37 +8,20 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from app.contracts.prompt import render
 from app.engines.base import Completion, Engine, GenerationRequest
+from training.config import SampleConfig
 from training.datasets.instances import Instance
 
 CONCURRENCY = 64
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingKnobs:
-    """How completions are drawn.
-
-    Args:
-        num_generations: of each prompt.
-        temperature: of the policy's distribution; 1 is the policy itself.
-        top_p: the least likely tokens beyond this much probability are not drawn.
-        max_tokens: of a completion.
-    """
-
-    num_generations: int = 8
-    temperature: float = 1.0
-    top_p: float = 0.95
-    max_tokens: int = 32
-
-
 async def sample(
     engine: Engine,
     instances: Sequence[Instance],
-    knobs: SamplingKnobs,
+    config: SampleConfig,
     *,
     seed: int,
     mode: Literal["sample", "greedy"] = "sample",
@@ -49,7 +32,7 @@ async def sample(
     Args:
         engine: started, with the policy's weights.
         instances: whose queries to rewrite.
-        knobs: how to draw; `greedy` takes one completion and draws nothing.
+        config: how to draw; `greedy` takes one completion and draws nothing.
         seed: of the draw.
         mode: `greedy` is what the policy likes best.
         done: called after each instance.
@@ -64,10 +47,10 @@ async def sample(
         request = GenerationRequest(
             prompt=prompt,
             mode=mode,
-            num_completions=knobs.num_generations if mode == "sample" else 1,
-            max_tokens=knobs.max_tokens,
-            temperature=knobs.temperature,
-            top_p=knobs.top_p,
+            num_completions=config.num_generations if mode == "sample" else 1,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
             seed=zlib.crc32(f"{seed}\n{prompt}".encode()),
         )
         async with free:

@@ -81,7 +81,7 @@ class SignalSettings(BaseSettings):
         default=FINERANK_WEIGHT,
         ge=0,
         allow_inf_nan=False,
-        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1.5: the most that held-out titles gain by.",
+        description="As REWRITE_RAWRANK_WEIGHT, for finerank. 1.5: beyond it held-out titles hardly gain.",
     )
     max_factor: float = Field(
         default=MAX_FACTOR,
