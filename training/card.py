@@ -101,14 +101,18 @@ def preference_card(
         f"| {number} | " + " | ".join(str(phase.get(name, "")) for name in names) + " |"
         for number, phase in enumerate(phases)
     ]
-    source = "logged searches" if config.log.events else f"{config.log.needs:,} simulated queries"
+    sources = [
+        f"{log.needs:,} simulated queries for {log.simulated}" if log.simulated else "logged searches"
+        for log in config.logs
+    ]
     return "\n".join(
         [
             *_head(config.name),
             f"The query rewriter `{parent}` ({parameters:,} parameters), trained further by preference:",
             "completions that the deployed relevance model rates high against those it rates low, by what",
-            f"people clicked and skipped in {source} (Mixed Preference Optimization, {config.phases} phases",
-            f"of {config.instances:,} queries). Data, terms and limits of its parent hold for it too.",
+            f"people clicked and skipped in {', '.join(dict.fromkeys(sources))} (Mixed Preference",
+            f"Optimization, {config.phases} phases of {config.instances:,} queries). Data, terms and limits",
+            "of its parent hold for it too.",
             "",
             "## Measures on queries kept apart",
             "",

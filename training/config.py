@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.contracts.reasons import Drop
 
@@ -86,14 +86,30 @@ class RelevanceConfig(_Section):
 
 
 class LogConfig(_Section):
-    """Where instances come from: UBI event logs, and the corpus that has the texts of their documents."""
+    """Searches to learn from, real ones as UBI events or simulated ones, and the documents they bring up."""
 
-    corpus: Path = Field(description="corpus.jsonl with the documents that the log names by id")
-    events: tuple[Path, ...] = Field(
-        default=(), description="UBI logs (NDJSON or OpenSearch bulk, .gz too); none: searches are simulated"
+    corpus: Path = Field(
+        description="corpus.jsonl with the documents that the log names by id, or fashion's items.jsonl"
+    )
+    events: tuple[Path, ...] = Field(default=(), description="UBI logs (NDJSON or OpenSearch bulk, .gz too)")
+    simulated: Literal["jobs", "products", "fashion"] | None = Field(
+        default=None, description="instead of events: what simulated people search for, see `training.needs`"
     )
     needs: int = Field(default=2000, gt=0, description="simulated: distinct queries")
     searches: int = Field(default=12, gt=0, description="simulated: searches for each")
+
+    @model_validator(mode="after")
+    def _real_or_simulated(self) -> Self:
+        if bool(self.events) == bool(self.simulated):
+            raise ValueError(
+                "a log is real or simulated: name either its `events` or what is `simulated`, not both"
+            )
+        return self
+
+
+class ReadingConfig(_Section):
+    """How instances are made of the logs."""
+
     num_random: int = Field(default=4, ge=0, description="random documents of an instance")
     most_documents: int = Field(default=4, gt=0, description="clicked, and skipped, documents of an instance")
     held_out_ratio: float = Field(
@@ -159,13 +175,23 @@ class LoopConfig(_Section):
     checkpoint: Path = Field(description="where the policy starts, and what it is measured against")
     relevance: Path = Field(description="folder of the deployed relevance model")
     phases: int = Field(gt=0)
-    instances: int = Field(gt=0, description="of a phase, drawn from the log; the last ones wrap around")
+    instances: int = Field(gt=0, description="of a phase, drawn from all logs; the last ones wrap around")
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
-    log: LogConfig
+    logs: tuple[LogConfig, ...] = Field(min_length=1)
+    reading: ReadingConfig = ReadingConfig()
     sampling: SampleConfig = SampleConfig()
     reward: RewardConfig = RewardConfig()
     pairs: PairConfig = PairConfig()
     mpo: MpoConfig = MpoConfig()
+
+    @model_validator(mode="after")
+    def _each_simulation_once(self) -> Self:
+        kinds = [log.simulated for log in self.logs if log.simulated]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(
+                "`logs` simulates the same searches twice: raise `needs` or `searches` of one log"
+            )
+        return self
 
 
 Config = TypeVar("Config", bound=_Section)

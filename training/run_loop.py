@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,17 +24,19 @@ from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
 from training.calibrate import make_probes
 from training.card import preference_card
-from training.config import ConfigError, LoopConfig
+from training.config import ConfigError, LogConfig, LoopConfig
 from training.datasets.beir import Document, read_corpus
+from training.datasets.followups import read_items
 from training.datasets.instances import Instance
 from training.datasets.ubi import Options, read_instances
 from training.loop import Loop, Material
 from training.loop_plot import draw_loop
+from training.needs import NEEDS, Need
 from training.publish import publish
 from training.rating import Rater
 from training.search import Stack
 from training.served import ServedRewriter, served_relevance
-from training.simulate import events, job_needs, rankings, write_log
+from training.simulate import events, rankings, write_log
 from training.users import User
 
 SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,21 +50,15 @@ def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
     """
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     claim(run_dir, config)
-    documents = read_corpus(config.log.corpus)
-    logs = config.log.events or (simulated_log(config, documents, run_dir / "searches.ndjson.gz"),)
-    relevance = served_relevance(config.relevance)
-    learning, held_out = split(
-        (
-            trimmed(instance, config.log.most_documents)
-            for instance in read_instances(
-                logs,
-                {document.doc_id: Content(document.content) for document in documents},
-                options=Options(num_random=config.log.num_random, seed=config.seed),
-            )
-        ),
-        config.log.held_out_ratio,
-    )
-    rater = Rater.over(config.reward, relevance, [document.content for document in documents])
+    catalogues = [read_documents(log.corpus) for log in config.logs]
+    instances = [
+        instance
+        for log, documents in zip(config.logs, catalogues, strict=True)
+        for instance in logged(config, log, documents, run_dir)
+    ]
+    learning, held_out = split(instances, config.reading.held_out_ratio)
+    corpus = [document.content for documents in catalogues for document in documents]
+    rater = Rater.over(config.reward, served_relevance(config.relevance), corpus)
     loop = Loop(config, Material(learning, held_out, rater), run_dir)
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
@@ -115,32 +111,56 @@ def publish_policy(
     )
 
 
-def simulated_log(config: LoopConfig, documents: Sequence[Document], file: Path) -> Path:
-    """Make a log of simulated searches for job titles, with the incumbent's rewrites in all stages."""
-    if file.exists():
-        return file
-    needs = job_needs(config.data_dir / "jobs", config.log.needs, config.seed)
-    queries = [need.query for need in needs]
-    shown = ServedRewriter(config.checkpoint).rewrite(queries)
+def read_documents(corpus: Path) -> tuple[Document, ...]:
+    """Read a BEIR corpus, or the fashion folder's items by their titles and attributes, without images.
+
+    Raises:
+        DataError: it is missing or malformed.
+    """
+    if corpus.name == "items.jsonl":
+        return tuple(Document(item.item_id, item.title, item.text) for item in read_items(corpus))
+    return read_corpus(corpus)
+
+
+def logged(
+    config: LoopConfig, log: LogConfig, documents: Sequence[Document], run_dir: Path
+) -> Iterator[Instance]:
+    """Return the instances of one log; what is simulated is so once, into a file in `run_dir`."""
+    file = run_dir / f"searches-{log.simulated}.ndjson.gz"
+    if log.simulated and not file.exists():
+        needs = NEEDS[log.simulated](config.data_dir / log.simulated, log.needs, config.seed)
+        simulate(config, needs, documents, log.searches, file)
+    found = read_instances(
+        log.events or (file,),
+        {document.doc_id: Content(document.content) for document in documents},
+        options=Options(num_random=config.reading.num_random, seed=config.seed),
+    )
+    return (trimmed(instance, config.reading.most_documents) for instance in found)
+
+
+def simulate(
+    config: LoopConfig, needs: Sequence[Need], documents: Sequence[Document], searches: int, file: Path
+) -> None:
+    """Log searches for what is needed over the staged stack, the incumbent's rewrites in all stages."""
+    shown = ServedRewriter(config.checkpoint).rewrite_in_context(
+        [(need.query, need.context) for need in needs]
+    )
 
     async def work() -> list[list[str]]:
         relevance = served_relevance(config.relevance)
-        found = await rankings(
-            await Stack.over(documents, relevance), needs, dict(zip(queries, shown, strict=True))
-        )
+        found = await rankings(await Stack.over(documents, relevance), needs, shown)
         await relevance.close()
         return found
 
-    searches = events(
+    log = events(
         needs,
         asyncio.run(work()),
         user=User(),
-        searches=config.log.searches,
+        searches=searches,
         start=SIMULATED_FROM,
         seed=config.seed,
     )
-    write_log(searches, file)
-    return file
+    write_log(log, file)
 
 
 def split(instances: Iterable[Instance], held_out_ratio: float) -> tuple[list[Instance], list[Instance]]:

@@ -48,9 +48,13 @@ class ServedRewriter:
 
     def rewrite(self, queries: Sequence[str]) -> list[list[Rewrite]]:
         """Return the rewrites of each query, best first; an empty list is an abstention."""
+        return self.rewrite_in_context([(query, NO_CONTEXT) for query in queries])
+
+    def rewrite_in_context(self, asked: Sequence[tuple[str, Context]]) -> list[list[Rewrite]]:
+        """Return the same for each (query, context)."""
         return [
             [Rewrite(rewrite.text, rewrite.confidence) for rewrite in answer.rewrites]
-            for answer in self.answers([(query, NO_CONTEXT) for query in queries])
+            for answer in self.answers(asked)
         ]
 
     def answers(self, asked: Sequence[tuple[str, Context]]) -> list[Answer]:

@@ -16,49 +16,29 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from training.datasets.examples import read_tsv
-from training.datasets.jobs import read_jobs
+from app.contracts.prompt import Context
+from training.datasets.ubi_context import query_attributes
 from training.evaluate import Rewrite
+from training.needs import Need
 from training.search import Plan, Stack
 from training.users import User
 
 SHOWN = 10
-BETWEEN_SEARCHES_S = 60
+BETWEEN_SEARCHES = timedelta(minutes=1)
 SATISFIED_S, BACK_AFTER_S = 120, 8  # dwell times on either side of what a reader takes for a strict click
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What somebody types, and which documents (ids) would satisfy them."""
-
-    query: str
-    relevant: frozenset[str]
-
-
-def job_needs(folder: Path, count: int, seed: int) -> list[Need]:
-    """Return titles of the training side of O*NET whose occupations `labels_train.tsv` has, drawn at random.
-
-    Titles that validation holds out are not among them, and none of the dev splits' occupations is.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    labels: dict[str, set[str]] = {}
-    for row in read_tsv(folder / "labels_train.tsv"):
-        labels.setdefault(row["onet_code"], set()).add(row["corpus-id"])
-    needs = [
-        Need(title, frozenset(labels[codes[0]]))
-        for title, codes in read_jobs(folder).train
-        if len(codes) == 1 and codes[0] in labels
-    ]
-    return Random(seed).sample(needs, min(count, len(needs)))
-
-
 async def rankings(
-    stack: Stack, needs: Sequence[Need], rewrites: Mapping[str, Sequence[Rewrite]]
+    stack: Stack, needs: Sequence[Need], rewrites: Sequence[Sequence[Rewrite]]
 ) -> list[list[str]]:
-    """Return what each query brings up: the first SHOWN doc ids, the incumbent's rewrites in all stages."""
-    plans = [Plan(need.query, tuple(rewrites.get(need.query, ()))) for need in needs]
+    """Return what each need is shown: the first SHOWN doc ids for its query.
+
+    Args:
+        stack: what people search with.
+        needs: who wants what.
+        rewrites: of each need, the incumbent's for its query in its context; they go into all stages.
+    """
+    plans = [Plan(need.query, tuple(own)) for need, own in zip(needs, rewrites, strict=True)]
     return [ranking[:SHOWN] for ranking in await stack.search(plans)]
 
 
@@ -86,7 +66,7 @@ def events(
     rng.shuffle(order)
     for count, number in enumerate(order):
         need, documents = needs[number], shown[number]
-        search = _Search(f"{seed}-{count}", need.query, start + count * timedelta(seconds=BETWEEN_SEARCHES_S))
+        search = _Search(f"{seed}-{count}", need.query, need.context, start + count * BETWEEN_SEARCHES)
         yield search.query_document()
         for place, doc_id in enumerate(documents):
             yield search.event("impression", doc_id, place, 0)
@@ -115,6 +95,7 @@ def write_log(documents: Iterable[Mapping[str, Any]], path: Path) -> int:
 class _Search:
     query_id: str
     query: str
+    context: Context
     at: datetime
 
     def query_document(self) -> dict[str, Any]:
@@ -123,7 +104,7 @@ class _Search:
             "query_id": self.query_id,
             "client_id": f"client-{zlib.crc32(self.query_id.encode()) % 10_000}",
             "user_query": self.query,
-            "query_attributes": {},
+            "query_attributes": query_attributes(self.context),
             "timestamp": _iso(self.at),
         }
 

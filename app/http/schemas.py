@@ -66,6 +66,14 @@ class WireContext(_Wire):
     last_item: WireItem | None = None
     previous_queries: Annotated[list[Text], Field(max_length=10)] = []
 
+    def to_context(self) -> Context:
+        """The context the prompt is rendered with."""
+        item = self.last_item
+        return Context(
+            last_item=None if item is None else Item(title=item.title, text=item.text),
+            previous_queries=tuple(self.previous_queries),
+        )
+
 
 class RewriteRequest(_Wire):
     """One query to rewrite."""
@@ -106,7 +114,7 @@ class RewriteRequest(_Wire):
             text=self.query,
             query_id=self.query_id or str(uuid.uuid4()),
             client_id=self.client_id,
-            context=_context(self.context),
+            context=NO_CONTEXT if self.context is None else self.context.to_context(),
             locale=self.locale,
             deadline_ms=self.deadline_ms,
             num_rewrites=self.num_rewrites,
@@ -241,13 +249,3 @@ def wire_head(answer: Answer) -> dict[str, Any]:
         "degraded": answer.reason is not None,
         "reason": answer.reason,
     }
-
-
-def _context(wire: WireContext | None) -> Context:
-    if wire is None:
-        return NO_CONTEXT
-    item = wire.last_item
-    return Context(
-        last_item=None if item is None else Item(title=item.title, text=item.text),
-        previous_queries=tuple(wire.previous_queries),
-    )

@@ -220,6 +220,11 @@ class Products:
             " ".join(sorted(query)),
         )
 
+    def having(self, query: str) -> frozenset[str]:
+        """Ids of the products that have every word of the query."""
+        places = (self._having.get(word, ()) for word in tokens(query))
+        return frozenset(self._documents[n].doc_id for n in set.intersection(*map(set, places)))
+
     def _near(self, wanted: set[str], rng: Random) -> list[int]:
         """Products that lack one of the words, at most NEIGHBOURS, those with most of the others first."""
         found: dict[int, None] = {}

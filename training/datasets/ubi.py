@@ -1,6 +1,7 @@
 """User Behavior Insights logs -> what the loop learns from: queries, and what people did with documents.
 
-Rates are of a query text (white space collapsed, casefolded) and an object, over the query_ids of that text:
+Rates are of a query text (white space collapsed, casefolded) in a context and an object, over the query_ids
+of that text and context. A query_id's context is that of the latest of its query documents that has one:
 
     impressions      query_ids in which the object was shown: an impression of it, or any action on it
     strict-click     the share of them with a strict click: a click on the object that a conversion of it (add
@@ -15,7 +16,7 @@ click and enough impressions, skipped those without a strict click and with a no
 are in neither list. Events at the same instant have no order: a conversion then follows the click, another
 click does not.
 
-Logs are larger than memory: they go through a database file, of about 200 bytes an event.
+Logs are larger than memory: they go through a database file, of about 200 bytes an event and the contexts.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from typing import TextIO
 from app.relevance.base import Content
 from training.datasets.examples import DataError
 from training.datasets.instances import Instance, Seen
+from training.datasets.ubi_context import context_of
 from training.datasets.ubi_log import FROM_QUERY, Entry, Malformed, microseconds, read_log
 from training.datasets.ubi_rates import Rate, RateTable, normalised
 
@@ -50,7 +52,8 @@ class Options:
         until: the first moment whose events do not count any more; None: to the end of the log.
         min_impressions: an object with fewer is not among the clicked.
         num_random: random documents of an instance; fewer where the catalogue has no more.
-        seed: of the random documents; drawn per query, so that no other query and no order of lines matters.
+        seed: of the random documents; drawn per query in its context, so that no other query and no order of
+            lines matters.
         set_aside: a file that gets malformed lines, as JSON lines of file, line, reason and raw; None: none.
         scratch: a folder with room for the database; None: the system's. SQLite's own temporary files,
             about as large, go where its SQLITE_TMPDIR says.
@@ -90,7 +93,7 @@ class Counts:
         duplicates: events that repeat query_id, action, object and timestamp of another.
         without_text: events in the window, duplicates too, of query_ids whose text nothing tells.
         malformed: lines by reason, see `ubi_log.Reason`.
-        texts: different query texts that brought up an object.
+        texts: different query texts, each in every context it has, that brought up an object.
         unknown_objects: different objects of these that the catalogue lacks.
         instances: texts with a clicked object that the catalogue has.
     """
@@ -124,9 +127,10 @@ def read_instances(
 
 
 class Instances(Iterator[Instance]):
-    """The instances of event logs in the order of their normalised texts, once; for `read_instances` to make.
+    """The instances of event logs, once; for `read_instances` to make.
 
-    `query` is the form that most query_ids of the text have. The logs are read when the first is asked for.
+    In the order of their normalised texts, then of their contexts, none first. `query` is the form that most
+    query_ids of the text in that context have. The logs are read when the first is asked for.
 
     Raises:
         DataError: while iterating: a log is missing or cannot be read, or nothing can be set aside.
@@ -188,16 +192,16 @@ class _Reading:
         """Count a query or an event, and say whether it tells anything."""
         if entry.source == FROM_QUERY:
             self._counter["queries"] += 1
-            return entry.text is not None
+            return entry.text is not None or bool(entry.context)
         self._counter["events"] += 1
         outside = not self._since_us <= entry.at_us < self._until_us
         self._counter["outside_window"] += outside
         return not outside if entry.action else entry.text is not None
 
     def _from_rates(self, rates: Iterable[Rate]) -> Iterator[Instance]:
-        """Make an instance of each text that has one."""
+        """Make an instance of each text in its context that has one."""
         doc_ids = sorted(self._catalogue)
-        for query, rows in groupby(rates, key=attrgetter("query")):
+        for (query, context), rows in groupby(rates, key=attrgetter("query", "context")):
             self._counter["texts"] += 1
             clicked, skipped = {}, {}
             for row in rows:
@@ -213,14 +217,15 @@ class _Reading:
                     query,
                     self._seen(clicked),
                     self._seen(skipped),
-                    self._random(query, clicked | skipped, doc_ids),
+                    self._random(normalised(query) + context, clicked | skipped, doc_ids),
+                    context_of(context),
                 )
 
     def _seen(self, rates: Mapping[str, float]) -> tuple[Seen, ...]:
         return tuple(Seen(self._catalogue[name], rate) for name, rate in rates.items())
 
-    def _random(self, query: str, but: Collection[str], doc_ids: Sequence[str]) -> tuple[Content, ...]:
-        rng = Random(f"{self._options.seed} {normalised(query)}")
+    def _random(self, asked: str, but: Collection[str], doc_ids: Sequence[str]) -> tuple[Content, ...]:
+        rng = Random(f"{self._options.seed} {asked}")
         # Among so many there are num_random of the others, if there are so many at all.
         drawn = rng.sample(doc_ids, min(len(doc_ids), self._options.num_random + len(but)))
         others = [name for name in drawn if name not in but]

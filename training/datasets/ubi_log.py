@@ -3,6 +3,7 @@
 A file is in the bulk format (an action line `{"index": {…}}`, then the document) or plain, a document a line;
 either may be gzipped (`.gz`). A document with an `action_name` is an event, one without it but with a
 `user_query` is a query. Timestamps are ISO 8601, UTC where they name no zone, or milliseconds since 1970.
+What was known when a query was typed stands in its `query_attributes`, see `training.datasets.ubi_context`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
 from training.datasets.examples import DataError
+from training.datasets.ubi_context import ContextError, canonical
 
 MAX_LINE_BYTES = 1 << 20
 KEPT_BYTES = 500
@@ -49,6 +51,7 @@ Reason = Literal[
     "no_query_id",
     "no_object_id",
     "unknown_timestamp",
+    "unusable_context",
 ]
 Meaningless = Literal["blank", "bulk_actions", "ignored"]
 """What a line is that is sound but says nothing: the last is an event whose action means nothing here."""
@@ -69,6 +72,7 @@ class Entry(NamedTuple):
         position: of the object in the results; None where the document names none.
         text: what was typed; None where the document does not say.
         source: where the text comes from, FROM_EVENT, FROM_QUERY or FROM_SEARCH.
+        context: what was known when it was typed, in canonical spelling; "" in all but queries that tell.
     """
 
     query_id: str
@@ -79,6 +83,7 @@ class Entry(NamedTuple):
     position: int | None
     text: str | None
     source: int
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,12 @@ def _event(document: Mapping[str, Any]) -> Entry | Literal["ignored"]:
 def _query(document: Mapping[str, Any]) -> Entry:
     query_id = _identifier(document.get("query_id"), "no_query_id")
     at_us = _timestamp_us(document.get("timestamp"))
-    return Entry(query_id, None, None, None, at_us, None, _text(document["user_query"]), FROM_QUERY)
+    text = _text(document["user_query"])
+    try:
+        context = canonical(_inside(document, "query_attributes", "context"))
+    except ContextError:
+        raise _MalformedError("unusable_context") from None
+    return Entry(query_id, None, None, None, at_us, None, text, FROM_QUERY, context)
 
 
 def _identifier(value: object, otherwise: Reason) -> str:

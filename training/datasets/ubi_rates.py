@@ -17,10 +17,11 @@ STRICT_DWELL_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """An object that a query text brought up, over the query_ids of that text.
+    """An object that a query text brought up in a context, over the query_ids of both.
 
     Args:
-        query: the form of the text that most query_ids have.
+        query: the form of the text that most of these query_ids have.
+        context: in canonical spelling; "" where nothing was known.
         name: of the object.
         impressions: query_ids in which it was shown.
         strict: how many of these had a strict click on it.
@@ -28,6 +29,7 @@ class Rate:
     """
 
     query: str
+    context: str
     name: str
     impressions: int
     strict: int
@@ -58,7 +60,7 @@ class RateTable:
         return (name for (name,) in self._database.execute(_OBJECTS))
 
     def rates(self) -> Iterator[Rate]:
-        """In the order of normalised text and object."""
+        """In the order of normalised text, context and object."""
         return (Rate(*row) for row in self._database.execute(_RATES))
 
     def close(self) -> None:
@@ -78,24 +80,31 @@ _OPEN = (
     "PRAGMA temp_store = FILE",
     "PRAGMA cache_size = -16384",
     """CREATE TABLE log (query_id TEXT, action TEXT, kind TEXT, object TEXT, at_us INTEGER, position INTEGER,
-        text TEXT, source INTEGER)""",
+        text TEXT, source INTEGER, context TEXT)""",
 )
 
-_INSERT = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _AGGREGATE = (
     """CREATE INDEX log_by_object ON log (query_id, object, action, at_us, kind, position)
         WHERE action IS NOT NULL""",
+    "CREATE TABLE contexts (query_id TEXT PRIMARY KEY, context TEXT) WITHOUT ROWID",
+    """INSERT INTO contexts SELECT query_id, context FROM (
+        SELECT query_id, context,
+            row_number() OVER (PARTITION BY query_id ORDER BY at_us DESC, context) AS place
+        FROM log WHERE context <> '') WHERE place = 1""",
     # The latest text of the best source: who types as they search has searched for the last of it.
-    "CREATE TABLE queries (query_id TEXT PRIMARY KEY, typed TEXT, query TEXT) WITHOUT ROWID",
-    """INSERT INTO queries SELECT query_id, text, normalised(text) FROM (
+    "CREATE TABLE queries (query_id TEXT PRIMARY KEY, typed TEXT, query TEXT, context TEXT) WITHOUT ROWID",
+    """INSERT INTO queries SELECT query_id, text, normalised(text), coalesce(context, '') FROM (
         SELECT query_id, text,
             row_number() OVER (PARTITION BY query_id ORDER BY source, at_us DESC, text) AS place
-        FROM log WHERE text IS NOT NULL) WHERE place = 1""",
-    "CREATE TABLE spellings (query TEXT PRIMARY KEY, typed TEXT) WITHOUT ROWID",
-    """INSERT INTO spellings SELECT query, typed FROM (
-        SELECT query, typed, row_number() OVER (PARTITION BY query ORDER BY count(*) DESC, typed) AS place
-        FROM queries GROUP BY query, typed) WHERE place = 1""",
+        FROM log WHERE text IS NOT NULL) LEFT JOIN contexts USING (query_id) WHERE place = 1""",
+    """CREATE TABLE spellings (query TEXT, context TEXT, typed TEXT, PRIMARY KEY (query, context))
+        WITHOUT ROWID""",
+    """INSERT INTO spellings SELECT query, context, typed FROM (
+        SELECT query, context, typed,
+            row_number() OVER (PARTITION BY query, context ORDER BY count(*) DESC, typed) AS place
+        FROM queries GROUP BY query, context, typed) WHERE place = 1""",
     "CREATE TABLE dwelt (query_id TEXT, object TEXT, PRIMARY KEY (query_id, object)) WITHOUT ROWID",
     """INSERT OR IGNORE INTO dwelt SELECT query_id, object FROM (
         SELECT query_id, object,
@@ -119,13 +128,13 @@ _COUNT = {
 
 _OBJECTS = "SELECT object FROM shown JOIN queries USING (query_id) GROUP BY object"
 
-# Rows of text, object, impressions, and how many of these had a strict click, and were examined without an
-# action, in the order of text and object.
-_RATES = """SELECT spellings.typed, object, count(*), sum(strict), sum(unacted) FROM (
+# Rows of text, context, object, impressions, and how many of these had a strict click, and were examined
+# without an action, in the order of text, context and object.
+_RATES = """SELECT spellings.typed, context, object, count(*), sum(strict), sum(unacted) FROM (
         SELECT query_id, object,
             converted OR EXISTS (SELECT 1 FROM dwelt
                 WHERE dwelt.query_id = shown.query_id AND dwelt.object = shown.object) AS strict,
             NOT acted AND (position IS NULL OR position <= coalesce(
                 max(position) FILTER (WHERE clicked) OVER (PARTITION BY query_id), -1)) AS unacted
-        FROM shown) JOIN queries USING (query_id) JOIN spellings USING (query)
-    GROUP BY query, object ORDER BY query, object"""
+        FROM shown) JOIN queries USING (query_id) JOIN spellings USING (query, context)
+    GROUP BY query, context, object ORDER BY query, context, object"""

@@ -36,7 +36,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
         phases=2,
         instances=4,
         threads=1,
-        log=LogConfig(corpus=policy),
+        logs=(LogConfig(corpus=policy, simulated="jobs"),),
         sampling=SampleConfig(num_generations=4, max_tokens=6),
         reward=REWARD,
         pairs=PairConfig(k=2, tie=0.0),

@@ -61,7 +61,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
         relevance=tmp_path,
         phases=1,
         instances=1,
-        log=LogConfig(corpus=tmp_path),
+        logs=(LogConfig(corpus=tmp_path, simulated="jobs"),),
     )
     claim(tmp_path / "run", config)
     claim(tmp_path / "run", config.model_copy(update={"threads": 7}))
