@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
+from app.contracts.prompt import Context, Item
 from app.relevance.base import Content
 from training.datasets.instances import Instance
-from training.datasets.jobs import read_jobs
 from training.datasets.ubi import Options, read_instances
-from training.simulate import Need, events, job_needs, write_log
+from training.evaluate import Rewrite
+from training.needs import Need
+from training.search import Plan
+from training.simulate import events, rankings, write_log
 from training.users import User
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,16 +70,23 @@ def test_no_label_is_in_the_log(tmp_path: Path) -> None:
     assert unpacked(tmp_path / "log.ndjson.gz") == (tmp_path / "blind.ndjson").read_text()
 
 
-def test_needs_are_titles_to_train_on_with_their_labels(shared_data: Path) -> None:
-    jobs = shared_data / "jobs"
-    needs = job_needs(jobs, 300, seed=1)
-    assert needs == job_needs(jobs, 300, seed=1)
-    split = read_jobs(jobs)
-    held_out = {one.title for one in (*split.seen, *split.unseen)} | set(split.hidden.values())
-    assert not held_out & {need.query for need in needs}
-    assert all(need.relevant for need in needs)
+def test_a_follow_up_is_shown_what_its_own_rewrites_bring_and_is_logged_with_its_context(
+    tmp_path: Path,
+) -> None:
+    """Two people type the same after looking at different items."""
+    needs = [
+        Need("in blue", frozenset({name}), Context(last_item=Item(name, "Men")))
+        for name in ("nurse", "welder")
+    ]
 
+    class Echo:
+        async def search(self, plans: list[Plan]) -> list[list[str]]:
+            return [[one.text for one in plan.rewrites] for plan in plans]
 
-def test_needs_of_a_folder_without_labels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"labels_train.tsv"):
-        job_needs(tmp_path, 3, seed=1)
+    rewrites = [[Rewrite(next(iter(need.relevant)), 0.9), Rewrite("clerk", 0.5)] for need in needs]
+    shown = asyncio.run(rankings(Echo(), needs, rewrites))
+    assert shown == [["nurse", "clerk"], ["welder", "clerk"]]
+    write_log(events(needs, shown, user=CERTAIN, searches=3, start=START, seed=1), tmp_path / "log")
+    found = list(read_instances([tmp_path / "log"], CATALOGUE))
+    assert [(one.query, one.context) for one in found] == [(need.query, need.context) for need in needs]
+    assert [[seen.content.text for seen in one.clicked] for one in found] == [["nurse"], ["welder"]]

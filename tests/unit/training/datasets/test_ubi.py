@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.contracts.prompt import NO_CONTEXT, Context, Item
 from app.relevance.base import Content
 from training.datasets.examples import DataError
 from training.datasets.instances import Instance
@@ -68,14 +69,23 @@ def read(tmp_path: Path) -> Callable[..., tuple[list[Instance], Counts]]:
 
 
 def lists(instances: Iterable[Instance]) -> dict[str, tuple[Rates, Rates]]:
-    """Text -> (clicked, skipped), each object -> rate."""
+    """Text, with the item viewed before it -> (clicked, skipped), each object -> rate."""
     return {
-        one.query: (
+        after(one.query, one.context.last_item and one.context.last_item.title): (
             {seen.content.text: seen.rate for seen in one.clicked},
             {seen.content.text: seen.rate for seen in one.skipped},
         )
         for one in instances
     }
+
+
+def after(text: str, title: str | None) -> str:
+    return f"{text} after {title}" if title else text
+
+
+def viewed(title: str, **fields: object) -> Document:
+    """The attributes of a query typed after an item was looked at."""
+    return {"context": {"last_item": {"title": title, **fields}}}
 
 
 # Strict clicks
@@ -265,6 +275,68 @@ def test_events_whose_text_nothing_tells_are_counted(read: Any) -> None:
     assert (len(instances), counts.without_text, counts.texts) == (1, 3, 1)
 
 
+# The context
+
+
+def test_the_same_words_in_another_context_are_another_query(read: Any) -> None:
+    boot, shoe = viewed("Boot", text="Men, Boots"), viewed("Shoe")
+    log = [event("click", user_query="in blue", query_id=f"q{n}") for n in range(5)]
+    log += [event("click", "b", 60, query_id="q1", user_query="in blue")]
+    log += [event("impression", "c", query_id="q2", user_query="in blue")]
+    log += [query("In Blue", "q0", query_attributes=shoe), query("?", "q1", query_attributes=boot)]
+    log += [query("?", "q2", query_attributes=boot), query("?", "q4", query_attributes={})]
+    instances, counts = read(*log)
+    assert [(one.query, one.context) for one in instances] == [
+        ("in blue", NO_CONTEXT),
+        ("in blue", Context(Item("Boot", "Men, Boots"))),
+        ("in blue", Context(Item("Shoe"))),
+    ]
+    assert lists(instances) == {
+        "in blue": ({"a": 1.0}, {}),
+        "in blue after Boot": ({"a": 1.0, "b": 1.0}, {"c": 1.0}),
+        "in blue after Shoe": ({"a": 1.0}, {}),
+    }
+    assert (counts.texts, counts.instances) == (3, 3)
+
+
+def test_a_query_without_a_text_tells_its_context_and_an_event_tells_none(read: Any) -> None:
+    asked = {"context": {"previous_queries": ["throat cancer", "is it treatable"]}}
+    (one,), _ = read(event("click"), query(None, query_attributes=asked))
+    assert one.context == Context(previous_queries=("throat cancer", "is it treatable"))
+    (one,), counts = read(event("click", query_attributes=viewed("Shoe")))
+    assert (one.context, counts.malformed) == (NO_CONTEXT, {})
+
+
+def test_the_latest_context_that_is_named_holds(read: Any) -> None:
+    log = [
+        query("x", query_attributes=viewed(title), timestamp=START_MS + after_ms)
+        for title, after_ms in (("Boot", 5), ("Shoe", 9), ("Hat", 1))
+    ]
+    (one,), _ = read(event("click"), *log, query("x", timestamp=START_MS + 20))
+    assert one.context == Context(Item("Shoe"))
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"last_item": None}, {"previous_queries": []}])
+def test_contexts_that_say_the_same_are_one(read: Any, nothing: object) -> None:
+    same = [
+        {"last_item": {"title": "Shoe"}},
+        {"previous_queries": [], "last_item": {"text": "", "id": "7", "title": "Shoe"}},
+        {"last_item": {"id": None, "title": "Shoe"}},
+        nothing,
+    ]
+    log = [query("x", f"q{n}", query_attributes={"context": context}) for n, context in enumerate(same)]
+    instances, _ = read(*log, *(event("click", query_id=f"q{n}") for n in range(4)))
+    assert [one.context for one in instances] == [NO_CONTEXT, Context(Item("Shoe"))]
+
+
+def test_random_documents_depend_on_the_context_too_and_without_one_are_as_ever(read: Any) -> None:
+    log = [event("click", query_id=f"q{n}") for n in range(3)]
+    log += [query("x", f"q{n}", query_attributes=viewed(title)) for n, title in enumerate(("Boot", "Shoe"))]
+    plain, *others = (one.random for one in read(*log, num_random=3)[0])
+    assert plain == (Content("c"), Content("b"), Content("f"))
+    assert len({plain, *others}) == 3
+
+
 # The log
 
 
@@ -366,6 +438,20 @@ def test_timestamps_have_many_forms(read: Any, timestamp: object) -> None:
             )
             for document in (event("click", timestamp=value), query("x", timestamp=value))
         ),
+        *(
+            (as_lines([query("x", query_attributes={"context": context})]), "unusable_context")
+            for context in (
+                "blue",
+                [],
+                {"page": 3},
+                {"last_item": "Shoe"},
+                {"last_item": {"text": "Shoe"}},
+                {"last_item": {"title": " "}},
+                {"last_item": {"title": "\ud83d"}},
+                {"previous_queries": "shoes"},
+                {"previous_queries": [7]},
+            )
+        ),
         (b'{"user_query": "' + b"x" * MAX_LINE_BYTES + b'"}', "line_too_long"),
         (b"x" * (MAX_LINE_BYTES + 1), "line_too_long"),
         (b"x" * 3 * (MAX_LINE_BYTES + 1), "line_too_long"),
@@ -385,6 +471,7 @@ def test_a_malformed_line_is_set_aside_with_its_reason(tmp_path: Path, line: byt
         assert len(instances) == 1
         assert counts.malformed == {reason: 1}
         assert counts.lines == 1 + counts.events
+        assert counts.queries == 0
         assert [json.loads(row) for row in aside.read_text(encoding="utf-8").splitlines()] == [expected]
 
 
@@ -545,7 +632,13 @@ events = st.builds(
     user_query=st.sampled_from(["shoes", "Shoes", "boots", "", None]),
     message=st.sampled_from(["hats", None]),
 )
-queries = st.builds(query, st.sampled_from(["boots", "hats"]), st.sampled_from(["q1", "q2"]))
+queries = st.builds(
+    query,
+    st.sampled_from(["boots", "hats", None]),
+    st.sampled_from(["q1", "q2"]),
+    timestamp=st.sampled_from([START_MS, START_MS + 1]),
+    query_attributes=st.sampled_from([{}, viewed("Shoe"), viewed("Boot"), None]),
+)
 broken = st.sampled_from([b"{\n", b"\n", b"7\n", as_lines([event("click", timestamp="")])])
 
 
@@ -567,9 +660,13 @@ def test_any_order_of_lines_gives_what_the_definitions_say(
 
 
 def typed(documents: Iterable[Document]) -> dict[str, str]:
-    """query_id -> its text, as texts are compared."""
+    """query_id -> its text, as texts are compared, and the item viewed before it."""
     texts: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
+    titles: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for one in documents:
+        if one.get("query_attributes"):
+            title = one["query_attributes"]["context"]["last_item"]["title"]
+            titles[one["query_id"]].append((-milliseconds(one["timestamp"]), title))
         action, text = one.get("action_name"), one.get("user_query")
         if action in (*SHOWING, *SEARCHES, None):
             source = 0 if action else 1
@@ -577,7 +674,12 @@ def typed(documents: Iterable[Document]) -> dict[str, str]:
                 source, text = 2, one.get("message")
             if text and text.strip():
                 texts[one["query_id"]].append((source, -milliseconds(one["timestamp"]), text))
-    return {query_id: " ".join(min(found)[2].split()).casefold() for query_id, found in texts.items()}
+    return {
+        query_id: after(
+            " ".join(min(found)[2].split()), min(titles[query_id], default=(0, None))[1]
+        ).casefold()
+        for query_id, found in texts.items()
+    }
 
 
 def by_definition(
