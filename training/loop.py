@@ -26,6 +26,7 @@ from app.engines.embedded import EmbeddedEngine
 from app.engines.text import read_tokenizer
 from training.config import LoopConfig
 from training.datasets.instances import Instance
+from training.datasets.ubi_context import query_attributes
 from training.mpo import PairIds
 from training.mpo_phase import train_phase
 from training.pairs import Rated, pairs_of
@@ -187,6 +188,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _drawn(instance: Instance, rated: Sequence[RatedCompletion]) -> dict[str, Any]:
     return {
         "query": instance.query,
+        **query_attributes(instance.context),
         "completions": [
             {
                 "text": one.completion.text,

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
@@ -56,7 +56,7 @@ def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
         for log, documents in zip(config.logs, catalogues, strict=True)
         for instance in logged(config, log, documents, run_dir)
     ]
-    learning, held_out = split(instances, config.reading.held_out_ratio)
+    learning, held_out = split(within_window(instances, config), config.reading.held_out_ratio)
     corpus = [document.content for documents in catalogues for document in documents]
     rater = Rater.over(config.reward, served_relevance(config.relevance), corpus)
     loop = Loop(config, Material(learning, held_out, rater), run_dir)
@@ -161,6 +161,16 @@ def simulate(
         seed=config.seed,
     )
     write_log(log, file)
+
+
+def within_window(instances: Iterable[Instance], config: LoopConfig) -> Iterator[Instance]:
+    """Leave out the instances whose prompts leave no room for a completion: nobody rewrites those."""
+    tokenizer, _ = read_tokenizer(config.checkpoint)
+    window: int = Qwen3Config.from_pretrained(config.checkpoint).max_position_embeddings
+    for instance in instances:
+        prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False)
+        if len(prompt.ids) + config.sampling.max_tokens <= window:
+            yield instance
 
 
 def split(instances: Iterable[Instance], held_out_ratio: float) -> tuple[list[Instance], list[Instance]]:

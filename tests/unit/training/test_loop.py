@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from tiny_policy import write_policy
 
 import training.loop
+from app.contracts.prompt import NO_CONTEXT, Context, Item, render
 from app.contracts.reasons import Drop
+from app.engines.text import read_tokenizer
 from app.relevance.base import Content
 from training.config import LogConfig, LoopConfig, MpoConfig, PairConfig, RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
@@ -21,6 +23,8 @@ from training.rating import Rater
 from training.scoring import RawrankScorer
 
 QUERIES = ("icu rn", "mig welder", "night clerk", "baker", "truck driver", "painter", "nurse aide")
+VIEWED = Context(last_item=Item("Nike Shoe", "Men"))
+"""What was known when the first of them was typed."""
 REWARD = RewardConfig(not_floored=tuple(Drop))  # random weights write what the guard drops
 
 
@@ -44,10 +48,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
     )
 
 
+CONTEXTS = dict.fromkeys(QUERIES, NO_CONTEXT) | {QUERIES[0]: VIEWED}
+
+
 def material() -> Material:
     instances = [
-        Instance(query, (Seen(Content(f"{query} job"), 1.0),), (Seen(Content("zebra"), 0.5),), ())
-        for query in QUERIES
+        Instance(query, (Seen(Content(f"{query} job"), 1.0),), (Seen(Content("zebra"), 0.5),), (), context)
+        for query, context in CONTEXTS.items()
     ]
     return Material(instances[:5], instances[5:], Rater(REWARD, {"rawrank": RawrankScorer(FakeRelevance())}))
 
@@ -89,6 +96,20 @@ def test_pairs_are_of_what_was_drawn_the_better_one_chosen(whole: Path) -> None:
     steps = lines(whole / "phase-01" / "steps.jsonl")
     assert [step["step"] for step in steps] == list(range(1, -(-len(pairs) // 4) + 1))
     assert all(step["loss"] > 0 for step in steps)
+
+
+def test_what_is_drawn_and_paired_is_so_in_its_context(config: LoopConfig, whole: Path) -> None:
+    tokenizer, _ = read_tokenizer(config.checkpoint)
+    prompts = {
+        tuple(tokenizer.encode(render(query, context), add_special_tokens=False).ids): query
+        for query, context in CONTEXTS.items()
+    }
+    phases = [whole / f"phase-0{phase}" for phase in (1, 2)]
+    paired = {prompts[tuple(pair["prompt_ids"])] for of in phases for pair in lines(of / "pairs.jsonl")}
+    drawn = {row["query"]: row.get("context") for of in phases for row in lines(of / "drawn.jsonl")}
+    assert QUERIES[0] in paired <= drawn.keys()
+    assert drawn[QUERIES[0]] == {"last_item": {"title": "Nike Shoe", "text": "Men"}, "previous_queries": []}
+    assert all(context is None for query, context in drawn.items() if query != QUERIES[0])
 
 
 def test_held_out_queries_are_measured_against_the_incumbent(whole: Path) -> None:

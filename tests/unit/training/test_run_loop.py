@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,17 @@ from fakes import FakeRelevance
 
 import training.run_loop
 from app.contracts.prompt import Context, Item
-from app.registry.checkpoint import load_checkpoint
+from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.card import preference_card
 from training.cli import run_loop
-from training.config import ConfigError, LogConfig, LoopConfig
+from training.config import ConfigError, LogConfig, LoopConfig, SampleConfig
 from training.datasets.beir import Document
 from training.datasets.instances import Instance, Seen
 from training.evaluate import Rewrite
 from training.needs import Need
-from training.run_loop import claim, logged, read_documents, simulate, split, trimmed
+from training.run_loop import claim, logged, read_documents, simulate, split, trimmed, within_window
 
 WATCH = """
 import sys
@@ -78,6 +79,15 @@ def test_a_query_is_on_one_side_whatever_else_is_in_the_log() -> None:
     assert {one.query for one in some} == {one.query for one in held_out} & {
         one.query for one in instances[::3]
     }
+
+
+def test_what_the_window_has_no_room_for_is_left_out(tmp_path: Path) -> None:
+    config = config_of(tmp_path, JOBS).model_copy(update={"checkpoint": DEFAULT_CHECKPOINT})
+    long = replace(instance("in blue"), context=Context(previous_queries=("0.1.2.3.4.5.6.7" * 10,) * 3))
+    found = list(within_window([instance("in blue"), long, instance("x" * 9999)], config))
+    assert found == [instance("in blue")]
+    roomy = config.model_copy(update={"sampling": SampleConfig(max_tokens=1 << 20)})
+    assert not list(within_window(found, roomy))
 
 
 def test_the_documents_of_the_highest_rates_are_kept() -> None:
