@@ -20,6 +20,7 @@ from transformers import Qwen3ForCausalLM
 
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
+from app.ray_actors import Workers
 from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
 from training.calibrate import make_probes
@@ -30,8 +31,9 @@ from training.datasets.instances import Instance
 from training.datasets.ubi import Options, read_instances
 from training.loop import Loop, Material
 from training.loop_plot import draw_loop
+from training.on_ray import RayRollout
 from training.publish import publish
-from training.rating import Rater
+from training.rollout import LocalRollout, Rollout, served_rater
 from training.search import Stack
 from training.served import ServedRewriter, served_relevance
 from training.simulate import events, job_needs, rankings, write_log
@@ -40,17 +42,19 @@ from training.users import User
 SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
+def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = None) -> None:
     """Go on with the run in `run_dir`, and write the checkpoint of its last policy to `out`.
+
+    Completions are drawn and rated by `workers` of Ray, or without any in this process.
 
     Raises:
         ConfigError, DataError, CheckpointError: what it needs is missing or wrong.
     """
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     claim(run_dir, config)
+    load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
     documents = read_corpus(config.log.corpus)
     logs = config.log.events or (simulated_log(config, documents, run_dir / "searches.ndjson.gz"),)
-    relevance = served_relevance(config.relevance)
     learning, held_out = split(
         (
             trimmed(instance, config.log.most_documents)
@@ -62,8 +66,8 @@ def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
         ),
         config.log.held_out_ratio,
     )
-    rater = Rater.over(config.reward, relevance, [document.content for document in documents])
-    loop = Loop(config, Material(learning, held_out, rater), run_dir)
+    rollout = make_rollout(config, [document.content for document in documents], workers)
+    loop = Loop(config, Material(learning, held_out, rollout), run_dir)
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
     publish_policy(config, loop, policy, held_out, out)
@@ -88,6 +92,15 @@ def claim(run_dir: Path, config: LoopConfig) -> None:
             f"{run_dir} holds a run with another `{other[0]}`: go on with that configuration, "
             "or name another --run-dir"
         )
+
+
+def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | None) -> Rollout:
+    """Return what draws and rates; how it is distributed is no part of what is computed."""
+    if workers is None:
+        threads = config.threads or os.cpu_count() or 1
+        return LocalRollout(config.sampling, served_rater(config, corpus, threads), threads=threads)
+    counted = corpus if "overlap" in config.reward.scorers else ()  # it travels to every actor
+    return RayRollout(config.sampling, partial(served_rater, config, counted, workers.threads), workers)
 
 
 def publish_policy(
