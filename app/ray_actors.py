@@ -106,7 +106,9 @@ def _gpu_of_each(workers: Workers, there: float) -> int:
     if workers.gpus == "none" or (workers.gpus == "some" and not there):
         return 0
     if there < workers.count:
-        raise CorewriteError(f"{workers.count} workers take as many GPUs, and Ray sees {there:g}")
+        raise CorewriteError(
+            f"{workers.count} workers take a GPU each, and Ray sees {there:g}: ask for fewer"
+        )
     return 1
 
 

@@ -99,8 +99,10 @@ def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | N
     if workers is None:
         threads = config.threads or os.cpu_count() or 1
         return LocalRollout(config.sampling, served_rater(config, corpus, threads), threads=threads)
-    counted = corpus if "overlap" in config.reward.scorers else ()  # it travels to every actor
-    return RayRollout(config.sampling, partial(served_rater, config, counted, workers.threads), workers)
+    # Both travel to every actor, whose working directory is another.
+    counted = corpus if "overlap" in config.reward.scorers else ()
+    placed = config.model_copy(update={"relevance": config.relevance.resolve()})
+    return RayRollout(config.sampling, partial(served_rater, placed, counted, workers.threads), workers)
 
 
 def publish_policy(

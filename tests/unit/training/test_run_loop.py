@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import main
+from app.ray_actors import Workers
 from app.registry.checkpoint import load_checkpoint
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.cli import run_loop
-from training.config import ConfigError, LogConfig, LoopConfig
+from training.config import ConfigError, LogConfig, LoopConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
+from training.on_ray import workers_for
 from training.run_loop import claim, split, trimmed
 
 WATCH = """
@@ -74,6 +77,39 @@ def test_an_unusable_config_is_one_clear_line(tmp_path: Path, capsys: pytest.Cap
 
     assert run_loop(Namespace(config=tmp_path / "none.toml", run_dir=tmp_path, out=None)) == 2
     assert "none.toml: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--workers", "2"], "are for --engine ray"),
+        (["--ray-address", "auto"], "are for --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "at least 1"),
+    ],
+)
+def test_workers_are_rays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    command = ["train", "loop", "--config", "training/configs/loop.toml", "--run-dir", str(tmp_path / "run")]
+    assert main([*command, *words]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("engine", "gpus"), [("vllm", "all"), ("embedded", "none"), ("auto", "some")])
+def test_workers_take_a_gpu_where_their_engine_can_use_one(tmp_path: Path, engine: str, gpus: str) -> None:
+    config = LoopConfig(
+        name="one",
+        seed=1,
+        data_dir=tmp_path,
+        checkpoint=tmp_path,
+        relevance=tmp_path,
+        phases=1,
+        instances=1,
+        log=LogConfig(corpus=tmp_path),
+        sampling=SampleConfig.model_validate({"engine": engine}),
+    )
+    assert workers_for(config, 3, address=None) == Workers(3, 1, gpus)  # type: ignore[arg-type]
 
 
 def test_no_dev_label_is_opened_by_a_whole_run(shared_data: Path, tmp_path: Path) -> None:
