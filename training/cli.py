@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from app.ray_actors import Workers
+    from training.config import LoopConfig
     from training.evaluate import Report
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 -- it has no public name
@@ -201,6 +203,15 @@ def add_train(subparsers: Subparsers) -> None:
     loop.add_argument("--config", type=Path, required=True, help="TOML, such as training/configs/loop.toml")
     loop.add_argument("--run-dir", type=Path, help="where the loop keeps its files (runs/NAME)")
     loop.add_argument("--out", type=Path, help="checkpoint folder to write (RUN_DIR/checkpoint)")
+    loop.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        dest="where",
+        help="where to draw and rate completions (%(default)s)",
+    )
+    loop.add_argument("--workers", type=int, metavar="N", help="ray: engines, each its own (2)")
+    loop.add_argument("--ray-address", metavar="A", help="ray: a running cluster (one for this run alone)")
     loop.set_defaults(run=run_loop)
     relevance = steps.add_parser(
         "relevance",
@@ -237,7 +248,7 @@ def run_sft(args: argparse.Namespace) -> int:
 
 def run_loop(args: argparse.Namespace) -> int:
     """Go through the phases that are not done. Returns 0, or 2 when that cannot be done."""
-    from app.errors import CheckpointError  # noqa: PLC0415 - see the module's docstring
+    from app.errors import CorewriteError  # noqa: PLC0415 - see the module's docstring
     from training.config import ConfigError, LoopConfig, read_config  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.mpo_phase import PhaseError  # noqa: PLC0415
@@ -246,11 +257,24 @@ def run_loop(args: argparse.Namespace) -> int:
     try:
         config = read_config(args.config, LoopConfig)
         run_dir = args.run_dir or Path("runs") / config.name
-        run(config, run_dir, args.out or run_dir / "checkpoint")
-    except (ConfigError, DataError, CheckpointError, PhaseError) as error:
+        run(config, run_dir, args.out or run_dir / "checkpoint", _workers(args, config))
+    except (ConfigError, DataError, CorewriteError, PhaseError) as error:
         sys.stderr.write(f"corewrite train loop: {error}\n")
         return 2
     return 0
+
+
+def _workers(args: argparse.Namespace, config: LoopConfig) -> Workers | None:
+    """Ray's workers, or None where this process does the work."""
+    from training.config import ConfigError  # noqa: PLC0415 - see the module's docstring
+    from training.on_ray import workers_for  # noqa: PLC0415
+
+    if args.where == "ray":
+        count = 2 if args.workers is None else args.workers
+        return workers_for(config, count, address=args.ray_address)
+    if args.workers is not None or args.ray_address is not None:
+        raise ConfigError("--workers and --ray-address are for --engine ray")
+    return None
 
 
 def run_relevance(args: argparse.Namespace) -> int:

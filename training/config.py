@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from app.contracts.reasons import Drop
 
@@ -124,6 +124,11 @@ class SampleConfig(_Section):
     temperature: float = Field(default=1.0, gt=0, description="1 is the policy itself")
     top_p: float = Field(default=0.95, gt=0, le=1, description="the least likely tokens beyond are not drawn")
     max_tokens: int = Field(default=32, gt=0, description="of a completion")
+    engine: Literal["auto", "vllm", "embedded", "transformers"] = Field(
+        default="auto", description="vLLM where it and a GPU are there, else embedded, else transformers"
+    )
+    max_model_tokens: int = Field(default=256, gt=0, description="prompt and completion together")
+    vllm_arguments: dict[str, JsonValue] = Field(default={}, description="further ones of AsyncEngineArgs")
 
 
 class RewardConfig(_Section):

@@ -10,9 +10,7 @@ goes on after the last one.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +20,6 @@ from typing import Any
 from tqdm import tqdm
 
 from app.contracts.prompt import render
-from app.engines.embedded import EmbeddedEngine
 from app.engines.text import read_tokenizer
 from training.config import LoopConfig
 from training.datasets.instances import Instance
@@ -30,8 +27,8 @@ from training.datasets.ubi_context import query_attributes
 from training.mpo import PairIds
 from training.mpo_phase import train_phase
 from training.pairs import Rated, pairs_of
-from training.rating import RatedCompletion, Rater
-from training.sampling import sample
+from training.rating import RatedCompletion
+from training.rollout import Mode, Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,12 @@ class Material:
 
     Args:
         learning, held_out: instances to learn from, and those that only measure.
-        rater: says what completions are worth.
+        rollout: draws completions for them, and says what they are worth.
     """
 
     learning: Sequence[Instance]
     held_out: Sequence[Instance]
-    rater: Rater
+    rollout: Rollout
 
 
 class Loop:
@@ -99,29 +96,11 @@ class Loop:
         return [learning[place] for place in order[skipped : skipped + count]]
 
     def _rated(
-        self, policy: Path, instances: Sequence[Instance], phase: int, mode: str
+        self, policy: Path, instances: Sequence[Instance], phase: int, mode: Mode
     ) -> list[list[RatedCompletion]]:
-        async def work() -> list[list[RatedCompletion]]:
-            engine = EmbeddedEngine(
-                policy,
-                weights_digest="0" * 64,
-                threads=self._config.threads or os.cpu_count() or 1,
-                max_queue=len(instances),
-            )
-            await engine.start()
-            with tqdm(total=len(instances), unit="query", desc=f"phase {phase}, {mode}") as bar:
-                drawn = await sample(
-                    engine,
-                    instances,
-                    self._config.sampling,
-                    seed=self._config.seed + phase,
-                    mode="greedy" if mode == "greedy" else "sample",
-                    done=bar.update,  # type: ignore[arg-type]
-                )
-            await engine.close()
-            return await self._material.rater.rate(instances, drawn)
-
-        return asyncio.run(work())
+        seed = self._config.seed + phase
+        with tqdm(total=len(instances), unit="query", desc=f"phase {phase}, {mode}") as bar:
+            return self._material.rollout(policy, instances, seed=seed, mode=mode, done=bar.update)
 
     def _pairs(
         self, policy: Path, instances: Sequence[Instance], rated: Sequence[Sequence[RatedCompletion]]

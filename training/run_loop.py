@@ -5,64 +5,48 @@ searches (real, or simulated over the staged stack) -> instances -> phases -> ch
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
+from app.ray_actors import Workers
 from app.registry.checkpoint import load_checkpoint
-from app.relevance.base import Content
 from training.calibrate import make_probes
 from training.card import preference_card
-from training.config import ConfigError, LogConfig, LoopConfig
-from training.datasets.beir import Document, read_corpus
-from training.datasets.followups import read_items
+from training.config import ConfigError, LoopConfig
 from training.datasets.instances import Instance
-from training.datasets.ubi import Options, read_instances
 from training.loop import Loop, Material
 from training.loop_plot import draw_loop
-from training.needs import NEEDS, Need
+from training.on_ray import RayRollout
 from training.publish import publish
-from training.rating import Rater
-from training.search import Stack
-from training.served import ServedRewriter, served_relevance
-from training.simulate import events, rankings, write_log
-from training.users import User
-
-SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
+from training.rollout import LocalRollout, Rollout, served_rater
+from training.searches import read_searches
 
 
-def run(config: LoopConfig, run_dir: Path, out: Path) -> None:
+def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = None) -> None:
     """Go on with the run in `run_dir`, and write the checkpoint of its last policy to `out`.
+
+    Completions are drawn and rated by `workers` of Ray, or without any in this process.
 
     Raises:
         ConfigError, DataError, CheckpointError: what it needs is missing or wrong.
     """
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     claim(run_dir, config)
-    catalogues = [read_documents(log.corpus) for log in config.logs]
-    instances = [
-        instance
-        for log, documents in zip(config.logs, catalogues, strict=True)
-        for instance in logged(config, log, documents, run_dir)
-    ]
-    learning, held_out = split(within_window(instances, config), config.reading.held_out_ratio)
-    corpus = [document.content for documents in catalogues for document in documents]
-    rater = Rater.over(config.reward, served_relevance(config.relevance), corpus)
-    loop = Loop(config, Material(learning, held_out, rater), run_dir)
+    load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
+    searches = read_searches(config, run_dir)
+    rollout = make_rollout(config, searches.corpus, workers)
+    loop = Loop(config, Material(searches.learning, searches.held_out, rollout), run_dir)
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
-    publish_policy(config, loop, policy, held_out, out)
+    publish_policy(config, loop, policy, searches.held_out, out)
 
 
 def claim(run_dir: Path, config: LoopConfig) -> None:
@@ -84,6 +68,17 @@ def claim(run_dir: Path, config: LoopConfig) -> None:
             f"{run_dir} holds a run with another `{other[0]}`: go on with that configuration, "
             "or name another --run-dir"
         )
+
+
+def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | None) -> Rollout:
+    """Return what draws and rates; how it is distributed is no part of what is computed."""
+    if workers is None:
+        threads = config.threads or os.cpu_count() or 1
+        return LocalRollout(config.sampling, served_rater(config, corpus, threads), threads=threads)
+    # Both travel to every actor, whose working directory is another.
+    counted = corpus if "overlap" in config.reward.scorers else ()
+    placed = config.model_copy(update={"relevance": config.relevance.resolve()})
+    return RayRollout(config.sampling, partial(served_rater, placed, counted, workers.threads), workers)
 
 
 def publish_policy(
@@ -109,83 +104,3 @@ def publish_policy(
         parent=config.checkpoint,
         prompts=[render(instance.query, instance.context) for instance in held_out],
     )
-
-
-def read_documents(corpus: Path) -> tuple[Document, ...]:
-    """Read a BEIR corpus, or the fashion folder's items by their titles and attributes, without images.
-
-    Raises:
-        DataError: it is missing or malformed.
-    """
-    if corpus.name == "items.jsonl":
-        return tuple(Document(item.item_id, item.title, item.text) for item in read_items(corpus))
-    return read_corpus(corpus)
-
-
-def logged(
-    config: LoopConfig, log: LogConfig, documents: Sequence[Document], run_dir: Path
-) -> Iterator[Instance]:
-    """Return the instances of one log; what is simulated is so once, into a file in `run_dir`."""
-    file = run_dir / f"searches-{log.simulated}.ndjson.gz"
-    if log.simulated and not file.exists():
-        needs = NEEDS[log.simulated](config.data_dir / log.simulated, log.needs, config.seed)
-        simulate(config, needs, documents, log.searches, file)
-    found = read_instances(
-        log.events or (file,),
-        {document.doc_id: Content(document.content) for document in documents},
-        options=Options(num_random=config.reading.num_random, seed=config.seed),
-    )
-    return (trimmed(instance, config.reading.most_documents) for instance in found)
-
-
-def simulate(
-    config: LoopConfig, needs: Sequence[Need], documents: Sequence[Document], searches: int, file: Path
-) -> None:
-    """Log searches for what is needed over the staged stack, the incumbent's rewrites in all stages."""
-    shown = ServedRewriter(config.checkpoint).rewrite_in_context(
-        [(need.query, need.context) for need in needs]
-    )
-
-    async def work() -> list[list[str]]:
-        relevance = served_relevance(config.relevance)
-        found = await rankings(await Stack.over(documents, relevance), needs, shown)
-        await relevance.close()
-        return found
-
-    log = events(
-        needs,
-        asyncio.run(work()),
-        user=User(),
-        searches=searches,
-        start=SIMULATED_FROM,
-        seed=config.seed,
-    )
-    write_log(log, file)
-
-
-def within_window(instances: Iterable[Instance], config: LoopConfig) -> Iterator[Instance]:
-    """Leave out the instances whose prompts leave no room for a completion: nobody rewrites those."""
-    tokenizer, _ = read_tokenizer(config.checkpoint)
-    window: int = Qwen3Config.from_pretrained(config.checkpoint).max_position_embeddings
-    for instance in instances:
-        prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False)
-        if len(prompt.ids) + config.sampling.max_tokens <= window:
-            yield instance
-
-
-def split(instances: Iterable[Instance], held_out_ratio: float) -> tuple[list[Instance], list[Instance]]:
-    """Return instances to learn from and those that only measure, by a hash of the query."""
-    learning: list[Instance] = []
-    held_out: list[Instance] = []
-    for instance in instances:
-        share = zlib.crc32(instance.query.casefold().encode()) / 2**32
-        (held_out if share < held_out_ratio else learning).append(instance)
-    return learning, held_out
-
-
-def trimmed(instance: Instance, most: int) -> Instance:
-    """The instance with at most so many clicked and skipped documents, those of the highest rates."""
-    clicked, skipped = (
-        tuple(sorted(seen, key=lambda one: -one.rate)[:most]) for seen in (instance.clicked, instance.skipped)
-    )
-    return replace(instance, clicked=clicked, skipped=skipped)

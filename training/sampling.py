@@ -25,7 +25,7 @@ async def sample(
     *,
     seed: int,
     mode: Literal["sample", "greedy"] = "sample",
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[], object] = lambda: None,
 ) -> list[tuple[Completion, ...]]:
     """Return the completions of each instance, in the order of the instances.
 

@@ -21,12 +21,12 @@ CONCURRENCY = 32
 PATIENCE_MS = 60_000
 
 
-def served_relevance(path: Path) -> OnnxRelevance:
-    """The relevance model of a folder as it serves, on all cores, with every query waiting at once.
+def served_relevance(path: Path, *, threads: int = 0) -> OnnxRelevance:
+    """The relevance model of a folder as it serves, with every query waiting at once; 0 threads: all cores.
 
     Raises CheckpointError where the folder cannot be used.
     """
-    return OnnxRelevance(path, threads=os.cpu_count() or 1, max_rows=1 << 30, max_known=0)
+    return OnnxRelevance(path, threads=threads or os.cpu_count() or 1, max_rows=1 << 30, max_known=0)
 
 
 class ServedRewriter:

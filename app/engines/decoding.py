@@ -168,7 +168,7 @@ class Beam:
 class Sample:
     """Independent draws at a temperature from the nucleus of probability `top_p`.
 
-    The random number of a draw is a function of (seed, completion index, step) alone (Philox, a counter-based
+    The random number of a draw is `uniform` of (seed, completion index, step) (Philox, a counter-based
     generator), so it cannot depend on what else is in the batch. The nucleus is the smallest set of most
     probable tokens whose probability at that temperature reaches `top_p`.
     """
@@ -201,8 +201,7 @@ class Sample:
         return continuations
 
     def _draw(self, logprobs: npt.NDArray[np.float64], index: int, *, step: int) -> int:
-        bits = np.random.Philox(key=(self._request.seed & MASK_64) | index << 64, counter=step)
-        uniform = np.random.Generator(bits).random()
+        number = uniform(self._request.seed, index, step)
         heat = logprobs / self._request.temperature
         weights = np.exp(heat - heat.max())
         order = np.arange(len(weights))
@@ -211,7 +210,7 @@ class Sample:
             mass = np.cumsum(weights[order])
             order = order[: int(np.searchsorted(mass, self._request.top_p * mass[-1])) + 1]
         mass = np.cumsum(weights[order])
-        drawn = int(np.searchsorted(mass, uniform * mass[-1], side="right"))
+        drawn = int(np.searchsorted(mass, number * mass[-1], side="right"))
         return int(order[min(drawn, len(order) - 1)])
 
     def results(self) -> list[Hypothesis]:
@@ -221,6 +220,12 @@ class Sample:
             for ids, logprob in zip(self._token_ids, self._logprobs, strict=True)
         ]
         return sorted(hypotheses, key=lambda h: -h.logprob)
+
+
+def uniform(seed: int, index: int, step: int) -> float:
+    """The random number in [0, 1) of a step of a completion of a request."""
+    bits = np.random.Philox(key=(seed & MASK_64) | index << 64, counter=step)
+    return float(np.random.Generator(bits).random())
 
 
 def spread(seed: int) -> int:

@@ -1,28 +1,25 @@
 """Warming on Ray Data: each actor has an engine and a connection to Redis of its own.
 
 Nothing of the result travels through Ray but what became of each query: the entries go straight from the
-actor that made them to the shared cache. A cluster needs corewrite installed on its nodes, the checkpoint at
-the same path, and a way to the Redis.
+actor that made them to the shared cache. A cluster needs a way to the Redis.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import os
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from app.errors import CorewriteError
 from app.http.body import parse_rewrite
+from app.ray_actors import Workers, run_on_actors
 from app.warm.worker import Outcome, Warmer, open_app, warmer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from app.http.schemas import RewriteRequest
     from app.settings import Settings
@@ -31,15 +28,6 @@ if TYPE_CHECKING:
 # works alone on its last, so not many.
 BATCH = 128
 STOPPED = "stopped"
-# Enough for queries; Ray's own choice is a third of the machine's memory.
-OBJECT_STORE_BYTES = 256 * 1024 * 1024
-# Read by Ray when it is imported or started.
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side writes advice to standard error
-}
 
 
 class Actor:
@@ -87,21 +75,6 @@ def _batches(requests: Sequence[RewriteRequest], workers: int) -> list[dict[str,
     ]
 
 
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Nothing that this process writes to its standard error is seen; exceptions are as ever."""
-    # Told by its variable to be quiet, Ray's C++ side says aloud that it was told so.
-    shown = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-        os.close(nowhere)
-
-
 def warm_on_ray(
     requests: Sequence[RewriteRequest],
     settings: Settings,
@@ -117,50 +90,24 @@ def warm_on_ray(
     Raises:
         CorewriteError: Ray is missing or cannot start.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray  # noqa: PLC0415 -- takes seconds, and who does not ask for it need not install it
-        import ray.data  # noqa: PLC0415
-    except ImportError as error:
-        raise CorewriteError("--engine ray needs the package ray: install corewrite[ray]") from error
     # An actor's engine takes the cores that Ray thinks it takes.
     threads = settings.engine_threads or 1
-    settings = settings.model_copy(update={"engine_threads": threads})
-    here: dict[str, Any] = {
-        "num_cpus": workers * threads,
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
+    arguments = {
+        "settings": settings.model_copy(update={"engine_threads": threads}),
+        "refresh": refresh,
+        "concurrency": concurrency,
     }
-    try:
-        with _hushed():
-            ray.init(
-                address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else here),
-            )
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        gpus = workers if settings.engine == "vllm" else 0
-        resources: Callable[[], dict[str, float]] = ray.cluster_resources
-        if resources().get("GPU", 0) < gpus:
-            raise CorewriteError(f"{workers} workers on vLLM take {gpus} GPUs, and Ray sees fewer")
-        batches = _batches(requests, workers)
-        done = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
-            Actor,
-            fn_constructor_kwargs={
-                "settings": settings,
-                "refresh": refresh,
-                "concurrency": concurrency,
-            },
-            batch_size=1,
-            concurrency=min(workers, len(batches)),
-            num_cpus=threads,
-            num_gpus=1 if gpus else 0,
-        )
-        for row in done.iter_rows():
-            if row["kind"] == STOPPED:
-                raise CorewriteError(row["reason"])
-            on_outcome(Outcome(row["kind"], row["reason"]))
-    finally:
-        ray.shutdown()
+
+    def on_row(row: dict[str, Any]) -> None:
+        if row["kind"] == STOPPED:
+            raise CorewriteError(row["reason"])
+        on_outcome(Outcome(row["kind"], row["reason"]))
+
+    gpus: Literal["all", "none"] = "all" if settings.engine == "vllm" else "none"
+    run_on_actors(
+        Actor,
+        arguments,
+        _batches(requests, workers),
+        Workers(workers, threads, gpus, address),
+        on_row,
+    )

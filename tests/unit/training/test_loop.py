@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from fakes import FakeRelevance
 from safetensors.torch import load_file
 from tiny_policy import write_policy
 
-import training.loop
 from app.contracts.prompt import NO_CONTEXT, Context, Item, render
 from app.contracts.reasons import Drop
 from app.engines.text import read_tokenizer
@@ -20,9 +20,11 @@ from training.config import LogConfig, LoopConfig, MpoConfig, PairConfig, Reward
 from training.datasets.instances import Instance, Seen
 from training.loop import Loop, Material
 from training.rating import Rater
+from training.rollout import LocalRollout
 from training.scoring import RawrankScorer
 
 QUERIES = ("icu rn", "mig welder", "night clerk", "baker", "truck driver", "painter", "nurse aide")
+SAMPLING = SampleConfig(num_generations=4, max_tokens=6)
 VIEWED = Context(last_item=Item("Nike Shoe", "Men"))
 """What was known when the first of them was typed."""
 REWARD = RewardConfig(not_floored=tuple(Drop))  # random weights write what the guard drops
@@ -41,7 +43,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
         instances=4,
         threads=1,
         logs=(LogConfig(corpus=policy, simulated="jobs"),),
-        sampling=SampleConfig(num_generations=4, max_tokens=6),
+        sampling=SAMPLING,
         reward=REWARD,
         pairs=PairConfig(k=2, tie=0.0),
         mpo=MpoConfig(batch=4, learning_rate=1e-2),
@@ -56,7 +58,8 @@ def material() -> Material:
         Instance(query, (Seen(Content(f"{query} job"), 1.0),), (Seen(Content("zebra"), 0.5),), (), context)
         for query, context in CONTEXTS.items()
     ]
-    return Material(instances[:5], instances[5:], Rater(REWARD, {"rawrank": RawrankScorer(FakeRelevance())}))
+    rater = Rater(REWARD, {"rawrank": RawrankScorer(FakeRelevance())})
+    return Material(instances[:5], instances[5:], LocalRollout(SAMPLING, rater, threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +124,14 @@ def test_held_out_queries_are_measured_against_the_incumbent(whole: Path) -> Non
         assert phase["improved"] == pytest.approx(sum(better) / 2)
 
 
-@pytest.mark.parametrize("step", ["train_phase", "sample", "_write_lines"])
+@pytest.mark.parametrize(
+    "step", ["training.loop.train_phase", "training.rollout.sample", "training.loop._write_lines"]
+)
 def test_a_killed_loop_goes_on_to_the_same_policy(
     config: LoopConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Killed at the second call of a step: the files of the first are there."""
-    real = getattr(training.loop, step)
+    real = resolve_name(step)
     calls = []
 
     def killed(*args: Any, **kwargs: Any) -> Any:
@@ -136,7 +141,7 @@ def test_a_killed_loop_goes_on_to_the_same_policy(
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.loop, step, killed)
+        patch.setattr(step, killed)
         with pytest.raises(KeyboardInterrupt):
             Loop(config, material(), tmp_path).run()
     Loop(config, material(), tmp_path).run()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_policy import logprobs, made_up_pairs, write_policy
+from made_up_pairs import made_up_pairs
+from tiny_policy import logprobs, write_policy
 
 from training.config import MpoConfig
 from training.mpo import MpoTrainer, PairIds, RunningMean, make_trainer

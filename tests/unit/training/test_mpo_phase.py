@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from made_up_pairs import made_up_pairs
 from safetensors.torch import load_file
-from tiny_policy import made_up_pairs, write_policy
+from tiny_policy import write_policy
 
 from training.config import MpoConfig
 from training.mpo_phase import MOMENTS, PhaseError, train_phase

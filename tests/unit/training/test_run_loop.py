@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from fakes import FakeRelevance
 
-import training.run_loop
+import training.searches
+from app.cli import main
 from app.contracts.prompt import Context, Item
+from app.ray_actors import Workers
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
@@ -28,7 +30,9 @@ from training.datasets.beir import Document
 from training.datasets.instances import Instance, Seen
 from training.evaluate import Rewrite
 from training.needs import Need
-from training.run_loop import claim, logged, read_documents, simulate, split, trimmed, within_window
+from training.on_ray import workers_for
+from training.run_loop import claim
+from training.searches import logged, read_documents, simulate, split, trimmed, within_window
 
 WATCH = """
 import sys
@@ -170,8 +174,8 @@ def test_the_incumbent_rewrites_what_is_needed_in_its_context(
             return [[Rewrite(f"blue {of.last_item.title}", 1.0)] for _, of in asked if of.last_item]
 
     monkeypatch.chdir(tmp_path)  # where embeddings are kept
-    monkeypatch.setattr(training.run_loop, "ServedRewriter", Incumbent)
-    monkeypatch.setattr(training.run_loop, "served_relevance", lambda _: ClosedRelevance())
+    monkeypatch.setattr(training.searches, "ServedRewriter", Incumbent)
+    monkeypatch.setattr(training.searches, "served_relevance", lambda _: ClosedRelevance())
     titles = ("abba", "deed")
     needs = [Need("in blue", frozenset({title}), Context(last_item=Item(title))) for title in titles]
     documents = [Document(name, "", f"blue {name}") for name in (*titles, "zzz")]
@@ -188,6 +192,39 @@ def test_the_incumbent_rewrites_what_is_needed_in_its_context(
         if line.get("action_name") == "impression" and line["event_attributes"]["position"]["ordinal"] == 0
     }
     assert first == {title: title for title in titles}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--workers", "2"], "are for --engine ray"),
+        (["--ray-address", "auto"], "are for --engine ray"),
+        (["--engine", "ray", "--workers", "0"], "at least 1"),
+    ],
+)
+def test_workers_are_rays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    command = ["train", "loop", "--config", "training/configs/loop.toml", "--run-dir", str(tmp_path / "run")]
+    assert main([*command, *words]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("engine", "gpus"), [("vllm", "all"), ("embedded", "none"), ("auto", "some")])
+def test_workers_take_a_gpu_where_their_engine_can_use_one(tmp_path: Path, engine: str, gpus: str) -> None:
+    config = LoopConfig(
+        name="one",
+        seed=1,
+        data_dir=tmp_path,
+        checkpoint=tmp_path,
+        relevance=tmp_path,
+        phases=1,
+        instances=1,
+        logs=(LogConfig(corpus=tmp_path, simulated="jobs"),),
+        sampling=SampleConfig.model_validate({"engine": engine}),
+    )
+    assert workers_for(config, 3, address=None) == Workers(3, 1, gpus)  # type: ignore[arg-type]
 
 
 @pytest.fixture

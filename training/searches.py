@@ -1,0 +1,136 @@
+"""Logs of searches, real or simulated -> instances to learn from, and those that only measure."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.contracts.prompt import render
+from app.engines.text import read_tokenizer
+from app.relevance.base import Content
+from training.config import LogConfig, LoopConfig
+from training.datasets.beir import Document, read_corpus
+from training.datasets.followups import read_items
+from training.datasets.instances import Instance
+from training.datasets.ubi import Options, read_instances
+from training.needs import NEEDS, Need
+from training.search import Stack
+from training.served import ServedRewriter, served_relevance
+from training.simulate import events, rankings, write_log
+from training.users import User
+
+SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """What the logs of a configuration say.
+
+    Args:
+        learning, held_out: instances to learn from, and those that only measure.
+        corpus: the texts of all documents.
+    """
+
+    learning: Sequence[Instance]
+    held_out: Sequence[Instance]
+    corpus: Sequence[str]
+
+
+def read_searches(config: LoopConfig, run_dir: Path) -> Searches:
+    """Read the logs of a configuration; those it has simulated are made once, in `run_dir`.
+
+    Raises:
+        DataError, CheckpointError: what it needs is missing or wrong.
+    """
+    catalogues = [read_documents(log.corpus) for log in config.logs]
+    instances = [
+        instance
+        for log, documents in zip(config.logs, catalogues, strict=True)
+        for instance in logged(config, log, documents, run_dir)
+    ]
+    learning, held_out = split(within_window(instances, config), config.reading.held_out_ratio)
+    return Searches(learning, held_out, [one.content for documents in catalogues for one in documents])
+
+
+def read_documents(corpus: Path) -> tuple[Document, ...]:
+    """Read a BEIR corpus, or the fashion folder's items by their titles and attributes, without images.
+
+    Raises:
+        DataError: it is missing or malformed.
+    """
+    if corpus.name == "items.jsonl":
+        return tuple(Document(item.item_id, item.title, item.text) for item in read_items(corpus))
+    return read_corpus(corpus)
+
+
+def logged(
+    config: LoopConfig, log: LogConfig, documents: Sequence[Document], run_dir: Path
+) -> Iterator[Instance]:
+    """Return the instances of one log; what is simulated is so once, into a file in `run_dir`."""
+    file = run_dir / f"searches-{log.simulated}.ndjson.gz"
+    if log.simulated and not file.exists():
+        needs = NEEDS[log.simulated](config.data_dir / log.simulated, log.needs, config.seed)
+        simulate(config, needs, documents, log.searches, file)
+    found = read_instances(
+        log.events or (file,),
+        {document.doc_id: Content(document.content) for document in documents},
+        options=Options(num_random=config.reading.num_random, seed=config.seed),
+    )
+    return (trimmed(instance, config.reading.most_documents) for instance in found)
+
+
+def simulate(
+    config: LoopConfig, needs: Sequence[Need], documents: Sequence[Document], searches: int, file: Path
+) -> None:
+    """Log searches for what is needed over the staged stack, the incumbent's rewrites in all stages."""
+    shown = ServedRewriter(config.checkpoint).rewrite_in_context(
+        [(need.query, need.context) for need in needs]
+    )
+
+    async def work() -> list[list[str]]:
+        relevance = served_relevance(config.relevance)
+        found = await rankings(await Stack.over(documents, relevance), needs, shown)
+        await relevance.close()
+        return found
+
+    log = events(
+        needs,
+        asyncio.run(work()),
+        user=User(),
+        searches=searches,
+        start=SIMULATED_FROM,
+        seed=config.seed,
+    )
+    write_log(log, file)
+
+
+def within_window(instances: Iterable[Instance], config: LoopConfig) -> Iterator[Instance]:
+    """Leave out the instances whose prompts leave no room for a completion: nobody rewrites those."""
+    tokenizer, _ = read_tokenizer(config.checkpoint)
+    window = config.sampling.max_model_tokens
+    for instance in instances:
+        prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False)
+        if len(prompt.ids) + config.sampling.max_tokens <= window:
+            yield instance
+
+
+def split(instances: Iterable[Instance], held_out_ratio: float) -> tuple[list[Instance], list[Instance]]:
+    """Return instances to learn from and those that only measure, by a hash of the query."""
+    learning: list[Instance] = []
+    held_out: list[Instance] = []
+    for instance in instances:
+        share = zlib.crc32(instance.query.casefold().encode()) / 2**32
+        (held_out if share < held_out_ratio else learning).append(instance)
+    return learning, held_out
+
+
+def trimmed(instance: Instance, most: int) -> Instance:
+    """The instance with at most so many clicked and skipped documents, those of the highest rates."""
+    clicked, skipped = (
+        tuple(sorted(seen, key=lambda one: -one.rate)[:most]) for seen in (instance.clicked, instance.skipped)
+    )
+    return replace(instance, clicked=clicked, skipped=skipped)
