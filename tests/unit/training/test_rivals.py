@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,14 @@ class FakeRater:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Instance, Sequence[Completion]]] = []
+        self.calls = 0
 
     async def rate(
         self, instances: Sequence[Instance], drawn: Sequence[Sequence[Completion]]
     ) -> list[list[RatedCompletion]]:
         groups = list(zip(instances, drawn, strict=True))
         self.asked += groups
+        self.calls += 1
         return [[rated(one, liked(instance, one)) for one in group] for instance, group in groups]
 
 
@@ -110,9 +111,15 @@ def test_a_rival_learns_what_is_rewarded_for_each_instance(
 
 
 @pytest.fixture
-def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two looks at the clock a second goes by: one in a step, one in what is not counted."""
-    monkeypatch.setattr("training.rivals.perf_counter", count().__next__)
+def timed_rater(monkeypatch: pytest.MonkeyPatch) -> FakeRater:
+    """To rate takes a second, to write weights takes a hundred, and nothing else any time."""
+    rater, written = FakeRater(), []
+    save = Qwen3ForCausalLM.save_pretrained
+    monkeypatch.setattr(
+        Qwen3ForCausalLM, "save_pretrained", lambda self, to: (written.append(to), save(self, to))
+    )
+    monkeypatch.setattr("training.rivals.perf_counter", lambda: rater.calls + 100.0 * len(written))
+    return rater
 
 
 @both_kinds
@@ -123,16 +130,21 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
         (Budgets(seconds=1, tokens=STEP_TOKENS + 1), [("seconds", 1), ("tokens", 2)]),
     ],
 )
-@pytest.mark.usefixtures("ticking")
 def test_training_ends_when_both_budgets_are_spent(
-    config: LoopConfig, tmp_path: Path, kind: Kind, budgets: Budgets, expected: list[tuple[str, int]]
+    config: LoopConfig,
+    tmp_path: Path,
+    timed_rater: FakeRater,
+    *,
+    kind: Kind,
+    budgets: Budgets,
+    expected: list[tuple[str, int]],
 ) -> None:
-    rater = FakeRater()
-    snapshots = train_rival(kind, config, material(rater), tmp_path, budgets=budgets)
+    snapshots = train_rival(kind, config, material(timed_rater), tmp_path, budgets=budgets)
     assert [(one.budget, one.steps) for one in snapshots] == expected
     assert [one.seconds for one in snapshots] == [one.steps for one in snapshots]
     assert [one.tokens for one in snapshots] == [one.steps * STEP_TOKENS for one in snapshots]
-    assert sum(len(one.token_ids) for _, group in rater.asked for one in group) == snapshots[-1].tokens
+    drawn = [one for _, group in timed_rater.asked for one in group]
+    assert sum(len(one.token_ids) for one in drawn) == snapshots[-1].tokens
     first, last = (load_file(tmp_path / f"by-{name}" / "model.safetensors") for name, _ in expected)
     assert any((first[name] != last[name]).any() for name in first)
 
