@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from made_up_pairs import END
+from safetensors.torch import load_file
 from tiny_policy import write_policy
 from transformers import Qwen3ForCausalLM
 
@@ -77,7 +77,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
         relevance=policy,
         phases=1,
         instances=2,
-        log=LogConfig(corpus=policy),
+        logs=(LogConfig(corpus=policy, simulated="jobs"),),
         # Random weights like all tokens alike: among few of them there is something to learn in few steps.
         sampling=SampleConfig(num_generations=8, max_tokens=6, top_p=0.01),
         mpo=MpoConfig(batch=16, learning_rate=1e-2, bf16=False),
