@@ -15,11 +15,13 @@ class ConfigError(ValueError):
     """A configuration file is missing or wrong; the message names the field."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a TOML file: no unknown keys, and nothing changes later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Shape of the Qwen3-type decoder. Weights are stored as bfloat16: 2 bytes a parameter."""
 
     vocab_size: int = Field(ge=300, description="tokens, control tokens and all 256 bytes included")
@@ -32,7 +34,7 @@ class ModelConfig(_Section):
     max_tokens: int = Field(description="the model's window in tokens, prompt and completion together")
 
 
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """Optimisation. One step sees about `batch_tokens` tokens, padding included."""
 
     steps: int = Field(gt=0)
@@ -48,7 +50,7 @@ class OptimConfig(_Section):
     )
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run: where the data lies, what is mixed, the model, the optimiser, the seed."""
 
     name: str
@@ -64,7 +66,7 @@ class RunConfig(_Section):
     optim: OptimConfig
 
 
-class RelevanceConfig(_Section):
+class RelevanceConfig(Section):
     """A run that makes the relevance model. The last `steps - float_steps` steps compute as if in 8 bits."""
 
     name: str
@@ -85,7 +87,7 @@ class RelevanceConfig(_Section):
     mixture: dict[str, Annotated[float, Field(gt=0)]] = Field(description="source -> share of the steps")
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """Searches to learn from, real ones as UBI events or simulated ones, and the documents they bring up."""
 
     corpus: Path = Field(
@@ -107,7 +109,7 @@ class LogConfig(_Section):
         return self
 
 
-class ReadingConfig(_Section):
+class ReadingConfig(Section):
     """How instances are made of the logs."""
 
     num_random: int = Field(default=4, ge=0, description="random documents of an instance")
@@ -117,7 +119,7 @@ class ReadingConfig(_Section):
     )
 
 
-class SampleConfig(_Section):
+class SampleConfig(Section):
     """How completions are drawn from the policy."""
 
     num_generations: int = Field(default=8, ge=2, description="of each prompt")
@@ -131,7 +133,7 @@ class SampleConfig(_Section):
     vllm_arguments: dict[str, JsonValue] = Field(default={}, description="further ones of AsyncEngineArgs")
 
 
-class RewardConfig(_Section):
+class RewardConfig(Section):
     """What a completion is worth; see `training.reward.RewardKnobs` and `training.shaping`."""
 
     scorers: tuple[Literal["rawrank", "finerank", "overlap"], ...] = Field(
@@ -148,14 +150,14 @@ class RewardConfig(_Section):
     distinct_ngrams: int = Field(default=0, ge=0, description="n of distinct-n as a factor; 0: none")
 
 
-class PairConfig(_Section):
+class PairConfig(Section):
     """Which completions are set against one another; see `training.pairs`."""
 
     k: int = Field(default=2, ge=1, description="of the best, and of the worst, of an instance")
     tie: float = Field(default=0.05, ge=0, description="rewards this close are equal")
 
 
-class MpoConfig(_Section):
+class MpoConfig(Section):
     """The loss w_p · DPO + w_q · BCO + w_g · SFT (arXiv 2411.10442) and its optimiser (AdamW)."""
 
     beta: float = Field(default=0.1, gt=0)
@@ -171,7 +173,7 @@ class MpoConfig(_Section):
     lora_rank: int = Field(default=0, ge=0, description="0: all weights are trained")
 
 
-class LoopConfig(_Section):
+class LoopConfig(Section):
     """`corewrite train loop`: phases of sampling, scoring and one pass over the pairs."""
 
     name: str
@@ -199,7 +201,7 @@ class LoopConfig(_Section):
         return self
 
 
-Config = TypeVar("Config", bound=_Section)
+Config = TypeVar("Config", bound=Section)
 
 
 def read_config(path: Path, kind: type[Config]) -> Config:

@@ -11,10 +11,12 @@ goes on after the last one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from time import perf_counter
 from typing import Any
 
 from tqdm import tqdm
@@ -25,7 +27,7 @@ from training.config import LoopConfig
 from training.datasets.instances import Instance
 from training.datasets.ubi_context import query_attributes
 from training.mpo import PairIds
-from training.mpo_phase import train_phase
+from training.mpo_phase import PhaseError, train_phase
 from training.pairs import Rated, pairs_of
 from training.rating import RatedCompletion
 from training.rollout import Mode, Rollout
@@ -54,11 +56,23 @@ class Loop:
         self._run_dir = run_dir
 
     def run(self) -> Path:
-        """Go through the phases that are not done; return the folder of the last policy."""
+        """Go through the phases that are not done; return the folder of the last policy.
+
+        A phase that has no pairs leaves the policy as it was.
+
+        Raises:
+            PhaseError: a pass failed, or no phase has pairs.
+            CorewriteError: the engine or the relevance model cannot answer.
+        """
         policy = self._config.checkpoint
         self._measure(0, policy)
         for phase in range(1, self._config.phases + 1):
             policy = self._phase(phase, policy)
+        if policy == self._config.checkpoint:
+            raise PhaseError(
+                f"{self._run_dir}: no phase has pairs: every instance was a tie, or the floor holds all that "
+                "was drawn; drawn.jsonl has the rewards"
+            )
         return policy
 
     def folder(self, phase: int) -> Path:
@@ -71,14 +85,20 @@ class Loop:
         pairs, steps, trained = folder / "pairs.jsonl", folder / "steps.jsonl", folder / "policy"
         if not pairs.exists():
             instances = self._instances(phase)
-            rated = self._rated(policy, instances, phase, "sample")
+            with _timed(folder, "rollout"):
+                rated = self._rated(policy, instances, phase, "sample")
             _write_lines(folder / "drawn.jsonl", map(_drawn, instances, rated))
             ids = self._pairs(policy, instances, rated)
             _write_lines(pairs, map(asdict, ids))
+        if not pairs.stat().st_size:
+            _write(steps, "")
+            self._measure(phase, policy)
+            return policy
         if not trained.exists():
             seed = self._config.seed + phase
             span = ((phase - 1) / self._config.phases, phase / self._config.phases)
-            train_phase(policy, pairs, self._config.mpo, trained, seed=seed, steps_file=steps, span=span)
+            with _timed(folder, "pass"):
+                train_phase(policy, pairs, self._config.mpo, trained, seed=seed, steps_file=steps, span=span)
         self._measure(phase, trained)
         return trained
 
@@ -133,6 +153,15 @@ class Loop:
         before = json.loads(incumbent.read_text(encoding="utf-8"))["rewards"] if incumbent.exists() else None
         file.parent.mkdir(parents=True, exist_ok=True)
         _write(file, json.dumps(measures(rated, before), indent=1) + "\n")
+
+
+@contextmanager
+def _timed(folder: Path, step: str) -> Iterator[None]:
+    """Note in `seconds.jsonl` how long a step took; a killed one leaves no line."""
+    start = perf_counter()
+    yield
+    with (folder / "seconds.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, "seconds": round(perf_counter() - start, 3)}) + "\n")
 
 
 def measures(rated: Sequence[RatedCompletion], incumbent: Sequence[float] | None) -> dict[str, Any]:

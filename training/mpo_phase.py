@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from training.config import MpoConfig
 from training.mpo import PairIds, Part, make_trainer
@@ -77,8 +77,8 @@ def train_phase(
     moments = policy / MOMENTS
     known = torch.load(moments, weights_only=True) if moments.exists() else None
     trainer = make_trainer(policy, given, config, part, seed=seed, part=Part(*span, moments=known))
-    log = StepLog(steps_file)
-    trainer.add_callback(log)
+    trainer.remove_callback(PrinterCallback)  # every step is in its file
+    trainer.add_callback(StepLog(steps_file))
     trainer.train()
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)

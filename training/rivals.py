@@ -29,7 +29,13 @@ from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # online DPO warns that it may change; TRL is pinned
 from trl import GRPOConfig, GRPOTrainer
@@ -128,14 +134,16 @@ def train_rival(
     judge = Judge(instances, rater, start)
     meter = _Meter(budgets, judge, start, out)
     prompts = [render(instance.query, instance.context) for instance in instances]
-    make(
+    trainer = make(
         model=AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, attn_implementation="eager"),
         reward_funcs=judge,
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": prompts, "place": range(len(prompts))}),
         processing_class=PreTrainedTokenizerFast.from_pretrained(start),
         callbacks=[meter],
-    ).train()
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return list(meter.snapshots.values())
 
 

@@ -123,11 +123,7 @@ class Stack:
         cls, documents: Sequence[Document], relevance: Relevance, cache_dir: Path = CACHE
     ) -> Stack:
         """Index `documents`; their embeddings are kept on disk under the model's digest."""
-        file = vectors_file(relevance.digest, [document.content for document in documents], cache_dir)
-        embeddings = _read(file)
-        if embeddings is None:
-            embeddings = await _embed_corpus(documents, relevance)
-            save_vectors(file, embeddings)
+        embeddings = await corpus_embeddings(documents, relevance, cache_dir)
         return cls(documents, Bm25Retriever(documents), relevance, embeddings)
 
     async def search(self, plans: Sequence[Plan]) -> list[list[str]]:
@@ -188,16 +184,20 @@ class Stack:
             self._runs[text] = (lexical, top(self._embeddings @ vector, self._ids, DEPTH))
 
 
-async def _embed_corpus(documents: Sequence[Document], relevance: Relevance) -> Floats:
+async def corpus_embeddings(
+    documents: Sequence[Document], relevance: Relevance, cache_dir: Path = CACHE
+) -> Floats:
+    """Return the bi-encoder's embeddings of `documents`, [documents, dim], from disk where they are known."""
+    file = vectors_file(relevance.digest, [document.content for document in documents], cache_dir)
+    if file.exists():
+        return np.asarray(np.load(file), np.float32)
     parts = []
     for start in range(0, len(documents), EMBED_BLOCK):
         contents = [Content(document.content) for document in documents[start : start + EMBED_BLOCK]]
         parts.append(await relevance.embed_documents(contents))
-    return np.concatenate(parts)
-
-
-def _read(file: Path) -> Floats | None:
-    return np.asarray(np.load(file), np.float32) if file.exists() else None
+    embeddings = np.concatenate(parts)
+    save_vectors(file, embeddings)
+    return embeddings
 
 
 def _texts(plan: Plan) -> list[str]:

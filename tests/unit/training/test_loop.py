@@ -12,6 +12,7 @@ from fakes import FakeRelevance
 from safetensors.torch import load_file
 from tiny_policy import write_policy
 
+import training.loop
 from app.contracts.prompt import NO_CONTEXT, Context, Item, render
 from app.contracts.reasons import Drop
 from app.engines.text import read_tokenizer
@@ -19,6 +20,7 @@ from app.relevance.base import Content
 from training.config import LogConfig, LoopConfig, MpoConfig, PairConfig, RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
 from training.loop import Loop, Material
+from training.mpo_phase import PhaseError
 from training.rating import Rater
 from training.rollout import LocalRollout
 from training.scoring import RawrankScorer
@@ -155,3 +157,24 @@ def test_a_loop_that_is_done_does_nothing(config: LoopConfig, whole: Path) -> No
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     Loop(config, material(), whole).run()
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_the_steps_are_timed(whole: Path) -> None:
+    for phase in (1, 2):
+        timed = lines(whole / f"phase-0{phase}" / "seconds.jsonl")
+        assert [line["step"] for line in timed] == ["rollout", "pass"]
+        assert all(line["seconds"] > 0 for line in timed)
+
+
+def test_a_phase_without_pairs_leaves_the_policy_as_it_was(
+    config: LoopConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has none; with none in any there is nothing to publish, and that is said."""
+    pairs_of = training.loop.Loop._pairs
+    phases = iter((True, False))
+    monkeypatch.setattr(Loop, "_pairs", lambda *args: pairs_of(*args) if next(phases) else [])
+    assert Loop(config, material(), tmp_path / "some").run() == tmp_path / "some" / "phase-01" / "policy"
+    assert (tmp_path / "some" / "phase-02" / "measures.json").exists()
+    monkeypatch.setattr(Loop, "_pairs", lambda *_: [])
+    with pytest.raises(PhaseError, match="no phase has pairs"):
+        Loop(config, material(), tmp_path / "none").run()

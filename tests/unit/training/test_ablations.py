@@ -1,0 +1,103 @@
+"""The bench of ablations: what is run, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from training.ablations import Plan, Variant, cost_of, main, merged, varied
+from training.ablations_plot import draw_ablations, spread
+from training.config import read_config
+
+CONFIG = Path("training/configs/ablations.toml")
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return read_config(CONFIG, Plan)
+
+
+def test_the_first_variant_is_the_loop_and_each_other_differs(plan: Plan) -> None:
+    configs = [varied(plan.loop, variant, 7) for variant in plan.variants]
+    same, *others = (config.model_dump(exclude={"name"}) for config in configs)
+    assert same == plan.loop.model_dump(exclude={"name"}) | {"seed": 7}
+    for variant, config in zip(plan.variants[1:], others, strict=True):
+        assert (config == same) == (variant.rival is not None), variant.name
+    assert len({(variant.group, variant.name) for variant in plan.variants}) == len(plan.variants)
+
+
+def test_sync_intervals_see_about_as_many_instances(plan: Plan) -> None:
+    configs = [varied(plan.loop, variant, 1) for variant in plan.variants if variant.group == "sync"]
+    for config in configs:
+        assert config.phases * config.instances == pytest.approx(
+            plan.loop.phases * plan.loop.instances, rel=0.02
+        )
+    assert len({config.phases for config in configs}) == len(configs)
+
+
+def test_a_change_goes_into_the_table_it_names(plan: Plan) -> None:
+    changed = varied(
+        plan.loop, Variant(group="g", name="n", changes={"reward": {"gamma": 9.0}, "phases": 2}), 3
+    )
+    assert (changed.reward.gamma, changed.reward.alpha) == (9.0, plan.loop.reward.alpha)
+    assert (changed.phases, changed.seed, changed.name) == (2, 3, "n")
+    with pytest.raises(ValidationError, match="gama"):
+        varied(plan.loop, Variant(group="g", name="n", changes={"reward": {"gama": 9.0}}), 3)
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+
+
+def test_a_run_costs_what_its_steps_took(tmp_path: Path) -> None:
+    for phase, seconds in ((1, 2.0), (2, 3.5)):
+        folder = tmp_path / f"phase-0{phase}"
+        folder.mkdir()
+        (folder / "seconds.jsonl").write_text(
+            "".join(json.dumps({"step": step, "seconds": seconds}) + "\n" for step in ("rollout", "pass"))
+        )
+        (folder / "steps.jsonl").write_text("{}\n" * phase)
+        (folder / "pairs.jsonl").write_text(json.dumps({"chosen_ids": [1, 2], "rejected_ids": [3]}) + "\n")
+    assert cost_of(tmp_path, 2) == {"syncs": 2, "steps": 3, "seconds": 11.0, "tokens": 6}
+
+
+def row(variant: str, seed: int, value: float, group: str = "loss") -> dict[str, Any]:
+    names = ("reward", "clicked independent", "quiet independent", "canonical independent", "seconds")
+    return {"group": group, "variant": variant, "seed": seed, "syncs": 4, **dict.fromkeys(names, value)}
+
+
+def test_seeds_are_drawn_as_their_mean_and_range(tmp_path: Path) -> None:
+    rows = [row("one", 1, 1.0), row("other", 1, 5.0), row("one", 2, 4.0), row("never", 1, 2.0, "sync")]
+    assert spread(rows, "reward") == {
+        ("loss", "one"): (2.5, 1.0, 4.0),
+        ("loss", "other"): (5.0, 5.0, 5.0),
+        ("sync", "never"): (2.0, 2.0, 2.0),
+    }
+    draw_ablations({"start": row("start", 0, 0.0), "rows": rows}, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ablations.png", "sync-interval.png"}
+    assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+
+
+def test_rows_that_are_there_are_not_run_again(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ends of a rival count as its run."""
+
+    class Busy:
+        def __init__(self, *_: object) -> None:
+            raise AssertionError
+
+    names = [
+        (variant.group, f"{variant.name}, equal {budget}" if variant.rival else variant.name)
+        for variant in plan.variants
+        for budget in (("seconds", "tokens") if variant.rival else ("",))
+    ]
+    rows = [row(name, seed, 1.0, group) for group, name in names for seed in plan.seeds]
+    out = tmp_path / "out.json"
+    out.write_text(json.dumps({"start": row("start", 0, 0.0), "rows": rows}))
+    monkeypatch.setattr("training.ablations.Bench", Busy)
+    assert main(["--out", str(out), "--plots", str(tmp_path)]) == 0
+    out.write_text(json.dumps({"start": row("start", 0, 0.0), "rows": rows[1:]}))
+    with pytest.raises(AssertionError):
+        main(["--out", str(out), "--plots", str(tmp_path)])

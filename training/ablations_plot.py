@@ -1,0 +1,81 @@
+"""The ablations as pictures: means over seeds, with the least and the most of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+MEASURES = {
+    "reward": "reward of first choices (nats)",
+    "clicked independent": "nDCG@10, occupations with clicks",
+    "quiet independent": "nDCG@10, occupations without",
+    "canonical independent": "nDCG@10, canonical titles",
+}
+SYNC = "sync"
+"""The group whose question is how often the sampler gets new weights."""
+
+
+def draw_ablations(record: Mapping[str, Any], folder: Path) -> None:
+    """Draw `ablations.png`, and `sync-interval.png` where that was run, into `folder`.
+
+    Args:
+        record: `start`, the measures of the checkpoint that all start from, and `rows`, one a run.
+        folder: of the pictures.
+    """
+    rows: Sequence[Row] = record["rows"]
+    if not rows:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _dots(rows, record["start"], folder / "ablations.png")
+    if sync := [row for row in rows if row["group"] == SYNC]:
+        _sync(sync, record["start"], folder / "sync-interval.png")
+
+
+def spread(rows: Sequence[Row], measure: str) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Return (mean, least, most) over the seeds of each (group, variant), in the order they first come."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        values.setdefault((row["group"], row["variant"]), []).append(row[measure])
+    return {key: (sum(found) / len(found), min(found), max(found)) for key, found in values.items()}
+
+
+def _dots(rows: Sequence[Row], start: Row, path: Path) -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- most of what imports this draws nothing
+
+    names = list(spread(rows, "reward"))
+    figure = Figure(figsize=(4 * len(MEASURES) + 2, 1 + 0.28 * len(names)), layout="constrained")
+    axes = figure.subplots(1, len(MEASURES), sharey=True)
+    for axis, (measure, title) in zip(axes, MEASURES.items(), strict=True):
+        found = spread(rows, measure)
+        means, least, most = zip(*(found[name] for name in names), strict=True)
+        bars = [
+            [mean - low for mean, low in zip(means, least, strict=True)],
+            [high - mean for mean, high in zip(means, most, strict=True)],
+        ]
+        axis.errorbar(means, range(len(names)), xerr=bars, fmt="o", capsize=3)
+        axis.axvline(start[measure], color="grey", linewidth=0.8, label="checkpoint at the start")
+        axis.set_title(title, fontsize=9)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(names)), [f"{group}: {name}" for group, name in names], fontsize=8)
+    axes[0].invert_yaxis()
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def _sync(rows: Sequence[Row], start: Row, path: Path) -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- see above
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = zip(figure.subplots(1, 3), ("reward", "clicked independent", "seconds"), strict=True)
+    syncs = {(row["group"], row["variant"]): row["syncs"] for row in rows}
+    for axis, measure in panels:
+        for key, (mean, least, most) in spread(rows, measure).items():
+            axis.errorbar(syncs[key], mean, yerr=[[mean - least], [most - mean]], fmt="o", capsize=3)
+            axis.annotate(key[1], (syncs[key], mean), fontsize=7, xytext=(4, 4), textcoords="offset points")
+        if measure in start:
+            axis.axhline(start[measure], color="grey", linewidth=0.8)
+        axis.set(xscale="log", xlabel="syncs of the sampler", ylabel=MEASURES.get(measure, measure))
+    figure.savefig(path, dpi=110)

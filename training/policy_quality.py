@@ -1,0 +1,155 @@
+"""What the first choices of a policy are worth by human labels, on validation titles: no reward is asked.
+
+Each first choice is searched with in place of its query, the hardest use of a rewrite, by two retrievers over
+the whole corpus: `deployed` is the bi-encoder that rewards read, `independent` a sentence encoder that none
+does. A policy that pleases the first alone has learnt its reward instead of its task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from app.contracts.prompt import render
+from app.engines.base import GenerationRequest
+from app.relevance.base import Floats, Relevance
+from training.config import SampleConfig
+from training.datasets.beir import Document, Task
+from training.datasets.jobs import LabelledTitle, read_jobs
+from training.datasets.judgements import click_side
+from training.datasets.validation import validation_task
+from training.measures import NDCG, per_query
+from training.policy_engine import policy_engine
+from training.retrieval import DenseRetriever, Run, top
+from training.search import corpus_embeddings
+
+DEPTH = 10
+BLOCK = 128  # prompts that an engine is given at a time
+
+
+class Searches(Protocol):
+    """Retrieval over the corpus."""
+
+    def search(self, queries: Sequence[str], depth: int) -> list[Run]:
+        """Return one Run per query."""
+
+
+class BiEncoder:
+    """Retrieval by the bi-encoder of a relevance model.
+
+    Args:
+        documents: of the corpus.
+        relevance: embeds queries.
+        embeddings: of the documents, [documents, dim].
+    """
+
+    def __init__(self, documents: Sequence[Document], relevance: Relevance, embeddings: Floats) -> None:
+        self._ids = [document.doc_id for document in documents]
+        self._relevance, self._embeddings = relevance, embeddings
+
+    def search(self, queries: Sequence[str], depth: int) -> list[Run]:
+        """Return one Run per query, always min(depth, corpus) long."""
+        vectors = asyncio.run(self._relevance.embed_queries(queries)) if queries else ()
+        return [top(self._embeddings @ vector, self._ids, depth) for vector in vectors]
+
+
+def policy_sides(jobs_dir: Path) -> dict[str, Task]:
+    """Titles that SFT never saw, by what the click log says of their occupations.
+
+    `clicked` have clicks there, under other titles; `quiet` have none; `hidden` are unknown to SFT as well.
+    `canonical` are the O*NET titles of all of them, most of which are best left as they are.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    split = read_jobs(jobs_dir)
+    sides = {
+        "clicked": [held for held in split.seen if click_side(held.onet_code) == "train"],
+        "quiet": [held for held in split.seen if click_side(held.onet_code) != "train"],
+        "hidden": split.unseen,
+        "canonical": [LabelledTitle(title, code) for code, title in (split.canonical | split.hidden).items()],
+    }
+    return {
+        side: validation_task(jobs_dir, [(held.title, held.onet_code) for held in titles])
+        for side, titles in sides.items()
+    }
+
+
+class PolicyJudge:
+    """Measures policies. Texts are searched once in the life of this object.
+
+    Args:
+        tasks: by side, all over one corpus.
+        retrievers: by name.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], retrievers: Mapping[str, Searches]) -> None:
+        self._tasks, self._retrievers = tasks, retrievers
+        self._known: dict[str, dict[str, Run]] = {name: {} for name in retrievers}
+
+    @classmethod
+    def over(cls, jobs_dir: Path, relevance: Relevance) -> PolicyJudge:
+        """A judge of the sides of `policy_sides`, with both retrievers."""
+        tasks = policy_sides(jobs_dir)
+        documents = tasks["clicked"].documents
+        embeddings = asyncio.run(corpus_embeddings(documents, relevance))
+        deployed = BiEncoder(documents, relevance, embeddings)
+        return cls(tasks, {"deployed": deployed, "independent": DenseRetriever(documents)})
+
+    def of_policy(self, policy: Path, config: SampleConfig, *, threads: int) -> dict[str, float]:
+        """Return nDCG@10 of the first choices by "side retriever"; an empty one is searched as its query."""
+        asked = [query.text for task in self._tasks.values() for query in task.queries]
+        return self.of_rewrites(first_choices(policy, asked, config, threads=threads))
+
+    def of_rewrites(self, written: Mapping[str, str]) -> dict[str, float]:
+        """Return nDCG@10 by "side retriever" where each query is replaced by what is written for it."""
+        found = {}
+        for side, task in self._tasks.items():
+            ids = [query.query_id for query in task.queries]
+            texts = [written.get(query.text) or query.text for query in task.queries]
+            for name in self._retrievers:
+                rankings = {
+                    query_id: [doc_id for doc_id, _ in run]
+                    for query_id, run in zip(ids, self._search(name, texts), strict=True)
+                }
+                value = per_query(task.qrels, ids, rankings)[NDCG].mean()
+                found[f"{side} {name}"] = round(float(value), 4)
+        return found
+
+    def _search(self, name: str, texts: Sequence[str]) -> list[Run]:
+        known = self._known[name]
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, self._retrievers[name].search(new, DEPTH), strict=True))
+        return [known[text] for text in texts]
+
+
+def first_choices(
+    policy: Path, queries: Sequence[str], config: SampleConfig, *, threads: int
+) -> dict[str, str]:
+    """Return the greedy completion of each query."""
+
+    async def work() -> dict[str, str]:
+        engine = policy_engine(policy, config, threads=threads)
+        await engine.start()
+        try:
+            found: dict[str, str] = {}
+            for start in range(0, len(queries), BLOCK):
+                block = queries[start : start + BLOCK]
+                generations = await asyncio.gather(
+                    *(engine.generate(_greedy(text, config)) for text in block)
+                )
+                found.update(
+                    (text, generation.completions[0].text.strip())
+                    for text, generation in zip(block, generations, strict=True)
+                )
+            return found
+        finally:
+            await engine.close()
+
+    return asyncio.run(work())
+
+
+def _greedy(query: str, config: SampleConfig) -> GenerationRequest:
+    return GenerationRequest(prompt=render(query), mode="greedy", max_tokens=config.max_tokens)
