@@ -112,7 +112,8 @@ class Bench:
         last = folder / f"phase-{config.phases:02d}" / "policy"
         if last.exists():
             return last
-        material = Material(self._searches.learning, self._searches.held_out, self._rollout_of(config))
+        found, rollout = self._searches, self._rollout_of(config)
+        material = Material(found.learning, found.held_out, rollout, found.unclicked)
         policy = Loop(config, material, folder).run()
         for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
             if older != policy:

@@ -94,7 +94,7 @@ class LogConfig(Section):
         description="corpus.jsonl with the documents that the log names by id, or fashion's items.jsonl"
     )
     events: tuple[Path, ...] = Field(default=(), description="UBI logs (NDJSON or OpenSearch bulk, .gz too)")
-    simulated: Literal["jobs", "products", "fashion"] | None = Field(
+    simulated: Literal["jobs", "quiet jobs", "products", "fashion"] | None = Field(
         default=None, description="instead of events: what simulated people search for, see `training.needs`"
     )
     needs: int = Field(default=2000, gt=0, description="simulated: distinct queries")
@@ -114,6 +114,9 @@ class ReadingConfig(Section):
 
     num_random: int = Field(default=4, ge=0, description="random documents of an instance")
     most_documents: int = Field(default=4, gt=0, description="clicked, and skipped, documents of an instance")
+    most_unclicked: int = Field(
+        default=5000, ge=0, description="searches without a click, per log, to anchor on"
+    )
     held_out_ratio: float = Field(
         default=0.1, gt=0, lt=1, description="share of the queries, by a hash, that only measure"
     )
@@ -141,7 +144,7 @@ class RewardConfig(Section):
     )
     ensemble: Literal["mean", "worst"] = Field(default="mean", description="of several scorers")
     form: Literal["ratio", "positive", "difference"] = "ratio"
-    gamma: float = 0.5
+    gamma: float = 2.0
     alpha: float = 0.5
     token_cost: float = Field(default=0.1, ge=0, description="nats for each token beyond the free ones")
     free_tokens: int = Field(default=12, ge=0)
@@ -155,6 +158,7 @@ class PairConfig(Section):
 
     k: int = Field(default=2, ge=1, description="of the best, and of the worst, of an instance")
     tie: float = Field(default=0.05, ge=0, description="rewards this close are equal")
+    anchors: float = Field(default=1.0, ge=0, description="for each pair; see `training.anchors`")
 
 
 class MpoConfig(Section):

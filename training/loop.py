@@ -11,6 +11,7 @@ goes on after the last one.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,8 +24,9 @@ from tqdm import tqdm
 
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
+from training.anchors import draw_anchors
 from training.config import LoopConfig
-from training.datasets.instances import Instance
+from training.datasets.instances import Instance, Search
 from training.datasets.ubi_context import query_attributes
 from training.mpo import PairIds
 from training.mpo_phase import PhaseError, train_phase
@@ -40,11 +42,13 @@ class Material:
     Args:
         learning, held_out: instances to learn from, and those that only measure.
         rollout: draws completions for them, and says what they are worth.
+        unclicked: searches to anchor the policy on; without any it is free.
     """
 
     learning: Sequence[Instance]
     held_out: Sequence[Instance]
     rollout: Rollout
+    unclicked: Sequence[Search] = ()
 
 
 class Loop:
@@ -89,7 +93,7 @@ class Loop:
                 rated = self._rated(policy, instances, phase, "sample")
             _write_lines(folder / "drawn.jsonl", map(_drawn, instances, rated))
             ids = self._pairs(policy, instances, rated)
-            _write_lines(pairs, map(asdict, ids))
+            _write_lines(pairs, [*map(asdict, ids), *self._anchors(phase, len(ids))])
         if not pairs.stat().st_size:
             _write(steps, "")
             self._measure(phase, policy)
@@ -143,6 +147,24 @@ class Loop:
                     )
                 )
         return found
+
+    def _anchors(self, phase: int, pairs: int) -> list[dict[str, Any]]:
+        """The phase's share of anchors, which are drawn once for the whole loop."""
+        count = round(self._config.pairs.anchors * pairs)
+        if not (count and self._material.unclicked):
+            return []
+        file = self._run_dir / "anchors.jsonl"
+        if not file.exists():
+            searches = self._material.unclicked
+            with tqdm(total=len(searches), unit="query", desc="anchors") as bar:
+                threads = self._config.threads or os.cpu_count() or 1
+                drawn = draw_anchors(
+                    self._config.checkpoint, searches, self._config.sampling, threads=threads, done=bar.update
+                )
+            _write_lines(file, map(asdict, drawn))
+        anchors = file.read_text(encoding="utf-8").splitlines()
+        chosen = Random(f"{self._config.seed} {phase}").sample(range(len(anchors)), min(count, len(anchors)))
+        return [json.loads(anchors[place]) for place in chosen]
 
     def _measure(self, phase: int, policy: Path) -> None:
         file = self.folder(phase) / "measures.json"

@@ -5,6 +5,7 @@ Of each task the training side alone: no dev query and no qrel is opened.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,23 @@ def job_needs(folder: Path, count: int, seed: int) -> list[Need]:
     return Random(seed).sample(needs, min(count, len(needs)))
 
 
+def quiet_needs(folder: Path, count: int, seed: int) -> list[Need]:
+    """Return titles of the training side whose occupations have no needs in `job_needs`, drawn at random.
+
+    What people want who type them is not known, so nothing is relevant, and nothing gets clicked.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    codes_of: defaultdict[str, set[str]] = defaultdict(set)
+    for title, codes in read_jobs(folder).train:  # a form of a title may be listed more than once
+        codes_of[title].update(codes)
+    labelled = {row["onet_code"] for row in read_tsv(folder / "labels_train.tsv")}
+    known = {code for code in labelled if click_side(code) == "train"}
+    titles = [title for title, codes in codes_of.items() if not known & codes]
+    return [Need(title, frozenset()) for title in Random(seed).sample(titles, min(count, len(titles)))]
+
+
 def product_needs(folder: Path, count: int, seed: int) -> list[Need]:
     """Return words of products, most of them with a typo; relevant are the products that have them all.
 
@@ -91,12 +109,13 @@ def fashion_needs(folder: Path, count: int, seed: int) -> list[Need]:
     return _distinct(draw, count)
 
 
-NEEDS: Mapping[str, Callable[[Path, int, int], list[Need]]] = {
-    "jobs": job_needs,
-    "products": product_needs,
-    "fashion": fashion_needs,
+NEEDS: Mapping[str, tuple[str, Callable[[Path, int, int], list[Need]]]] = {
+    "jobs": ("jobs", job_needs),
+    "quiet jobs": ("jobs", quiet_needs),
+    "products": ("products", product_needs),
+    "fashion": ("fashion", fashion_needs),
 }
-"""Kind of search, which names its data folder too -> what makes needs of the folder, how many, and a seed."""
+"""Kind of search -> its data folder, and what makes needs of that, how many, and a seed."""
 
 
 def _distinct(draw: Callable[[], Need | None], count: int) -> list[Need]:

@@ -12,21 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from app.contracts.prompt import render
-from app.engines.base import GenerationRequest
 from app.relevance.base import Floats, Relevance
+from training.anchors import first_choices
 from training.config import SampleConfig
 from training.datasets.beir import Document, Task
+from training.datasets.instances import Search
 from training.datasets.jobs import LabelledTitle, read_jobs
 from training.datasets.judgements import click_side
 from training.datasets.validation import validation_task
 from training.measures import NDCG, per_query
-from training.policy_engine import policy_engine
 from training.retrieval import DenseRetriever, Run, top
 from training.search import corpus_embeddings
 
 DEPTH = 10
-BLOCK = 128  # prompts that an engine is given at a time
 
 
 class Searches(Protocol):
@@ -100,8 +98,11 @@ class PolicyJudge:
 
     def of_policy(self, policy: Path, config: SampleConfig, *, threads: int) -> dict[str, float]:
         """Return nDCG@10 of the first choices by "side retriever"; an empty one is searched as its query."""
-        asked = [query.text for task in self._tasks.values() for query in task.queries]
-        return self.of_rewrites(first_choices(policy, asked, config, threads=threads))
+        asked = [Search(query.text) for task in self._tasks.values() for query in task.queries]
+        written = first_choices(policy, asked, config, threads=threads)
+        return self.of_rewrites(
+            {search.query: answer.text.strip() for search, answer in zip(asked, written, strict=True)}
+        )
 
     def of_rewrites(self, written: Mapping[str, str]) -> dict[str, float]:
         """Return nDCG@10 by "side retriever" where each query is replaced by what is written for it."""
@@ -123,33 +124,3 @@ class PolicyJudge:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         known.update(zip(new, self._retrievers[name].search(new, DEPTH), strict=True))
         return [known[text] for text in texts]
-
-
-def first_choices(
-    policy: Path, queries: Sequence[str], config: SampleConfig, *, threads: int
-) -> dict[str, str]:
-    """Return the greedy completion of each query."""
-
-    async def work() -> dict[str, str]:
-        engine = policy_engine(policy, config, threads=threads)
-        await engine.start()
-        try:
-            found: dict[str, str] = {}
-            for start in range(0, len(queries), BLOCK):
-                block = queries[start : start + BLOCK]
-                generations = await asyncio.gather(
-                    *(engine.generate(_greedy(text, config)) for text in block)
-                )
-                found.update(
-                    (text, generation.completions[0].text.strip())
-                    for text, generation in zip(block, generations, strict=True)
-                )
-            return found
-        finally:
-            await engine.close()
-
-    return asyncio.run(work())
-
-
-def _greedy(query: str, config: SampleConfig) -> GenerationRequest:
-    return GenerationRequest(prompt=render(query), mode="greedy", max_tokens=config.max_tokens)

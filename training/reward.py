@@ -50,7 +50,7 @@ class RewardKnobs:
     """
 
     form: Form = "ratio"
-    gamma: float = 0.5
+    gamma: float = 2.0
     alpha: float = 0.5
     bound: float = 12.0
     free_tokens: int = 12

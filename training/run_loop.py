@@ -43,7 +43,7 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
     load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
     searches = read_searches(config, run_dir)
     rollout = make_rollout(config, searches.corpus, workers)
-    loop = Loop(config, Material(searches.learning, searches.held_out, rollout), run_dir)
+    loop = Loop(config, Material(searches.learning, searches.held_out, rollout, searches.unclicked), run_dir)
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
     publish_policy(config, loop, policy, searches.held_out, out)

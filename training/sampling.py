@@ -13,14 +13,14 @@ from typing import Literal
 from app.contracts.prompt import render
 from app.engines.base import Completion, Engine, GenerationRequest
 from training.config import SampleConfig
-from training.datasets.instances import Instance
+from training.datasets.instances import Instance, Search
 
 CONCURRENCY = 64
 
 
 async def sample(
     engine: Engine,
-    instances: Sequence[Instance],
+    instances: Sequence[Instance | Search],
     config: SampleConfig,
     *,
     seed: int,
@@ -42,7 +42,7 @@ async def sample(
     """
     free = asyncio.Semaphore(CONCURRENCY)
 
-    async def one(instance: Instance) -> tuple[Completion, ...]:
+    async def one(instance: Instance | Search) -> tuple[Completion, ...]:
         prompt = render(instance.query, instance.context)
         request = GenerationRequest(
             prompt=prompt,

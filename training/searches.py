@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
@@ -15,8 +16,8 @@ from app.relevance.base import Content
 from training.config import LogConfig, LoopConfig
 from training.datasets.beir import Document, read_corpus
 from training.datasets.followups import read_items
-from training.datasets.instances import Instance
-from training.datasets.ubi import Options, read_instances
+from training.datasets.instances import Instance, Search
+from training.datasets.ubi import Instances, Options, read_instances
 from training.needs import NEEDS, Need
 from training.search import Stack
 from training.served import ServedRewriter, served_relevance
@@ -25,6 +26,8 @@ from training.users import User
 
 SIMULATED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
 
+Asked = TypeVar("Asked", Instance, Search)
+
 
 @dataclass(frozen=True, slots=True)
 class Searches:
@@ -32,11 +35,13 @@ class Searches:
 
     Args:
         learning, held_out: instances to learn from, and those that only measure.
+        unclicked: searches without a click.
         corpus: the texts of all documents.
     """
 
     learning: Sequence[Instance]
     held_out: Sequence[Instance]
+    unclicked: Sequence[Search]
     corpus: Sequence[str]
 
 
@@ -47,13 +52,14 @@ def read_searches(config: LoopConfig, run_dir: Path) -> Searches:
         DataError, CheckpointError: what it needs is missing or wrong.
     """
     catalogues = [read_documents(log.corpus) for log in config.logs]
-    instances = [
-        instance
-        for log, documents in zip(config.logs, catalogues, strict=True)
-        for instance in logged(config, log, documents, run_dir)
-    ]
+    instances, unclicked = [], []
+    for log, documents in zip(config.logs, catalogues, strict=True):
+        found = logged(config, log, documents, run_dir)
+        instances += [trimmed(instance, config.reading.most_documents) for instance in found]
+        unclicked += found.unclicked
     learning, held_out = split(within_window(instances, config), config.reading.held_out_ratio)
-    return Searches(learning, held_out, [one.content for documents in catalogues for one in documents])
+    corpus = [document.content for documents in catalogues for document in documents]
+    return Searches(learning, held_out, list(within_window(unclicked, config)), corpus)
 
 
 def read_documents(corpus: Path) -> tuple[Document, ...]:
@@ -67,20 +73,22 @@ def read_documents(corpus: Path) -> tuple[Document, ...]:
     return read_corpus(corpus)
 
 
-def logged(
-    config: LoopConfig, log: LogConfig, documents: Sequence[Document], run_dir: Path
-) -> Iterator[Instance]:
+def logged(config: LoopConfig, log: LogConfig, documents: Sequence[Document], run_dir: Path) -> Instances:
     """Return the instances of one log; what is simulated is so once, into a file in `run_dir`."""
-    file = run_dir / f"searches-{log.simulated}.ndjson.gz"
+    file = run_dir / f"searches-{log.simulated}.ndjson.gz".replace(" ", "-")
     if log.simulated and not file.exists():
-        needs = NEEDS[log.simulated](config.data_dir / log.simulated, log.needs, config.seed)
+        folder, make = NEEDS[log.simulated]
+        needs = make(config.data_dir / folder, log.needs, config.seed)
         simulate(config, needs, documents, log.searches, file)
-    found = read_instances(
+    return read_instances(
         log.events or (file,),
         {document.doc_id: Content(document.content) for document in documents},
-        options=Options(num_random=config.reading.num_random, seed=config.seed),
+        options=Options(
+            num_random=config.reading.num_random,
+            most_unclicked=config.reading.most_unclicked,
+            seed=config.seed,
+        ),
     )
-    return (trimmed(instance, config.reading.most_documents) for instance in found)
 
 
 def simulate(
@@ -108,14 +116,14 @@ def simulate(
     write_log(log, file)
 
 
-def within_window(instances: Iterable[Instance], config: LoopConfig) -> Iterator[Instance]:
-    """Leave out the instances whose prompts leave no room for a completion: nobody rewrites those."""
+def within_window(searches: Iterable[Asked], config: LoopConfig) -> Iterator[Asked]:
+    """Leave out the searches whose prompts leave no room for a completion: nobody rewrites those."""
     tokenizer, _ = read_tokenizer(config.checkpoint)
     window = config.sampling.max_model_tokens
-    for instance in instances:
-        prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False)
+    for search in searches:
+        prompt = tokenizer.encode(render(search.query, search.context), add_special_tokens=False)
         if len(prompt.ids) + config.sampling.max_tokens <= window:
-            yield instance
+            yield search
 
 
 def split(instances: Iterable[Instance], held_out_ratio: float) -> tuple[list[Instance], list[Instance]]:

@@ -71,6 +71,8 @@ def events(
         for place, doc_id in enumerate(documents):
             yield search.event("impression", doc_id, place, 0)
         after_s = 1
+        if not need.relevant:  # what is wanted is not known, and no click is made up
+            continue
         for click in user.clicks([doc_id in need.relevant for doc_id in documents], rng):
             yield search.event("click", documents[click.place], click.place, after_s)
             after_s += SATISFIED_S if click.satisfied else BACK_AFTER_S

@@ -26,6 +26,14 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """What was typed, and what was known when it was."""
+
+    query: str
+    context: Context = NO_CONTEXT
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One query of the log.
 

@@ -23,11 +23,13 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import heappop, heappush
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -37,7 +39,7 @@ from typing import TextIO
 
 from app.relevance.base import Content
 from training.datasets.examples import DataError
-from training.datasets.instances import Instance, Seen
+from training.datasets.instances import Instance, Search, Seen
 from training.datasets.ubi_context import context_of
 from training.datasets.ubi_log import FROM_QUERY, Entry, Malformed, microseconds, read_log
 from training.datasets.ubi_rates import Rate, RateTable, normalised
@@ -51,6 +53,7 @@ class Options:
         since: the first moment whose events count, with a time zone; None: from the start of the log.
         until: the first moment whose events do not count any more; None: to the end of the log.
         min_impressions: an object with fewer is not among the clicked.
+        most_unclicked: so many searches without a click are kept, chosen by a hash of what was typed.
         num_random: random documents of an instance; fewer where the catalogue has no more.
         seed: of the random documents; drawn per query in its context, so that no other query and no order of
             lines matters.
@@ -65,6 +68,7 @@ class Options:
     since: datetime | None = None
     until: datetime | None = None
     min_impressions: int = 1
+    most_unclicked: int = 20_000
     num_random: int = 8
     seed: int = 0
     set_aside: Path | None = None
@@ -148,6 +152,11 @@ class Instances(Iterator[Instance]):
         """What was counted so far: all there is when the iteration is over."""
         return self._reading.counts()
 
+    @property
+    def unclicked(self) -> list[Search]:
+        """The searches that brought up documents of which none was clicked, once the iteration is over."""
+        return [search for *_, search in sorted(self._reading.unclicked, key=lambda kept: kept[1])]
+
 
 class _Reading:
     """Apart from its iterator, so that an abandoned iteration is no cycle: its files go at once."""
@@ -155,6 +164,7 @@ class _Reading:
     def __init__(self, files: Sequence[Path], catalogue: Mapping[str, Content], options: Options) -> None:
         self._counter: Counter[str] = Counter()
         self._malformed: Counter[str] = Counter()
+        self.unclicked: list[tuple[int, str, Search]] = []
         self._files, self._catalogue, self._options = files, catalogue, options
         self._since_us = microseconds(options.since) if options.since else -math.inf
         self._until_us = microseconds(options.until) if options.until else math.inf
@@ -203,8 +213,9 @@ class _Reading:
         doc_ids = sorted(self._catalogue)
         for (query, context), rows in groupby(rates, key=attrgetter("query", "context")):
             self._counter["texts"] += 1
-            clicked, skipped = {}, {}
+            clicked, skipped, acted = {}, {}, False
             for row in rows:
+                acted |= row.acted > 0
                 if row.name not in self._catalogue:
                     continue
                 if row.strict and row.impressions >= self._options.min_impressions:
@@ -220,6 +231,14 @@ class _Reading:
                     self._random(normalised(query) + context, clicked | skipped, doc_ids),
                     context_of(context),
                 )
+            elif not acted:
+                self._keep(normalised(query) + context, Search(query, context_of(context)))
+
+    def _keep(self, asked: str, search: Search) -> None:
+        """Of all that come so the first `most_unclicked` by a hash stay, however many there are."""
+        heappush(self.unclicked, (-zlib.crc32(asked.encode()), asked, search))
+        if len(self.unclicked) > self._options.most_unclicked:
+            heappop(self.unclicked)
 
     def _seen(self, rates: Mapping[str, float]) -> tuple[Seen, ...]:
         return tuple(Seen(self._catalogue[name], rate) for name, rate in rates.items())

@@ -24,7 +24,8 @@ class Rate:
         context: in canonical spelling; "" where nothing was known.
         name: of the object.
         impressions: query_ids in which it was shown.
-        strict: how many of these had a strict click on it.
+        acted: how many of these had an action on it.
+        strict: how many had a strict click on it.
         unacted: in how many of these it was examined and left alone.
     """
 
@@ -32,6 +33,7 @@ class Rate:
     context: str
     name: str
     impressions: int
+    acted: int
     strict: int
     unacted: int
 
@@ -130,8 +132,8 @@ _OBJECTS = "SELECT object FROM shown JOIN queries USING (query_id) GROUP BY obje
 
 # Rows of text, context, object, impressions, and how many of these had a strict click, and were examined
 # without an action, in the order of text, context and object.
-_RATES = """SELECT spellings.typed, context, object, count(*), sum(strict), sum(unacted) FROM (
-        SELECT query_id, object,
+_RATES = """SELECT spellings.typed, context, object, count(*), sum(acted), sum(strict), sum(unacted) FROM (
+        SELECT query_id, object, acted,
             converted OR EXISTS (SELECT 1 FROM dwelt
                 WHERE dwelt.query_id = shown.query_id AND dwelt.object = shown.object) AS strict,
             NOT acted AND (position IS NULL OR position <= coalesce(

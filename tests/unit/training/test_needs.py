@@ -13,7 +13,7 @@ from training.datasets.examples import DataError
 from training.datasets.followups import read_items
 from training.datasets.jobs import read_jobs
 from training.datasets.judgements import click_side
-from training.needs import MOST_RELEVANT, NEEDS, fashion_needs, job_needs, product_needs
+from training.needs import MOST_RELEVANT, NEEDS, fashion_needs, job_needs, product_needs, quiet_needs
 from training.retrieval import tokens
 
 
@@ -63,10 +63,20 @@ def test_follow_ups_start_from_training_items_and_want_what_they_ask_for(shared_
     assert in_colour
 
 
+def test_quiet_searches_are_for_occupations_that_have_no_needs(shared_data: Path) -> None:
+    folder = shared_data / "jobs"
+    quiet = quiet_needs(folder, 100_000, seed=1)
+    assert not any(need.relevant for need in quiet)
+    assert not {need.query for need in quiet} & {need.query for need in job_needs(folder, 100_000, seed=1)}
+    held_out = read_jobs(folder)
+    assert not {need.query for need in quiet} & {one.title for one in (*held_out.seen, *held_out.unseen)}
+
+
 @pytest.mark.parametrize("kind", NEEDS)
 def test_needs_are_a_function_of_the_seed_and_differ(shared_data: Path, kind: str) -> None:
-    needs = NEEDS[kind](shared_data / kind, 200, 1)
-    assert needs == NEEDS[kind](shared_data / kind, 200, 1) != NEEDS[kind](shared_data / kind, 200, 2)
+    name, make = NEEDS[kind]
+    needs = make(shared_data / name, 200, 1)
+    assert needs == make(shared_data / name, 200, 1) != make(shared_data / name, 200, 2)
     assert len({(need.query, need.context) for need in needs}) == 200
 
 
@@ -94,4 +104,4 @@ def test_where_there_are_not_so_many_there_are_fewer(
 )
 def test_a_folder_without_its_data_is_refused(tmp_path: Path, kind: str, missing: str) -> None:
     with pytest.raises(DataError, match=f"{missing}: no such file"):
-        NEEDS[kind](tmp_path, 3, 1)
+        NEEDS[kind][1](tmp_path, 3, 1)

@@ -10,10 +10,12 @@ import pytest
 from fakes import FakeRelevance
 from tiny_policy import write_policy
 
+from training.anchors import first_choices
 from training.config import SampleConfig
 from training.datasets.beir import Document, Query, Task
+from training.datasets.instances import Search
 from training.datasets.judgements import click_side
-from training.policy_quality import BiEncoder, PolicyJudge, first_choices, policy_sides
+from training.policy_quality import BiEncoder, PolicyJudge, policy_sides
 from training.retrieval import Bm25Retriever
 
 DOCUMENTS = (Document("d1", "", "registered nurse"), Document("d2", "", "welder"))
@@ -48,9 +50,9 @@ def test_the_bi_encoder_ranks_by_its_vectors() -> None:
 
 def test_first_choices_are_the_same_in_any_company(tmp_path: Path) -> None:
     policy, config = write_policy(tmp_path), SampleConfig(max_tokens=5)
-    many = first_choices(policy, [f"query {number}" for number in range(140)], config, threads=1)
+    many = first_choices(policy, [Search(f"query {number}") for number in range(140)], config, threads=1)
     assert len(many) == 140
-    assert first_choices(policy, ["query 139"], config, threads=1) == {"query 139": many["query 139"]}
+    assert first_choices(policy, [Search("query 139")], config, threads=1) == many[139:]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.contracts.prompt import Context, Item
 from app.relevance.base import Content
-from training.datasets.instances import Instance
+from training.datasets.instances import Instance, Search
 from training.datasets.ubi import Options, read_instances
 from training.evaluate import Rewrite
 from training.needs import Need
@@ -44,9 +44,18 @@ def test_who_clicks_what_they_want_is_read_so(tmp_path: Path) -> None:
     assert mig.skipped == ()
 
 
+def test_of_whom_nothing_is_known_no_click_is_made_up(tmp_path: Path) -> None:
+    """`x` is searched for all the same, and read as a search without a click."""
+    eager = User(eta=0.0, attraction=(1.0, 1.0), satisfaction=(1.0, 1.0))
+    write_log(events(NEEDS, SHOWN, user=eager, searches=2, start=START, seed=2), tmp_path / "log")
+    found = read_instances([tmp_path / "log"], CATALOGUE)
+    assert [one.query for one in found] == ["icu rn", "mig"]
+    assert found.unclicked == [Search("x")]
+
+
 def test_who_comes_back_at_once_has_not_found_it(tmp_path: Path) -> None:
     hasty = User(eta=0.0, attraction=(1.0, 1.0), satisfaction=(0.0, 1.0))
-    icu, _, _ = read(hasty, tmp_path)
+    icu, _ = read(hasty, tmp_path)
     assert [seen.content.text for seen in icu.clicked] == ["nurse"]
     assert icu.skipped == ()  # the clerk was clicked, if in vain
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from app.contracts.prompt import NO_CONTEXT, Context, Item
 from app.relevance.base import Content
 from training.datasets.examples import DataError
-from training.datasets.instances import Instance
+from training.datasets.instances import Instance, Search
 from training.datasets.ubi import Counts, Options, read_instances
 from training.datasets.ubi_log import KEPT_BYTES, MAX_LINE_BYTES
 from training.datasets.ubi_rates import STRICT_DWELL_S
@@ -800,3 +800,34 @@ def test_a_million_events_need_little_memory(tmp_path: Path) -> None:
     assert (events, instances) == (1_000_000, 5000)
     assert before_mb < 200
     assert above_mb < 100
+
+
+def test_searches_without_any_click_are_kept_apart(tmp_path: Path) -> None:
+    """In every context they have; one that somebody clicked for is no such search, whatever they clicked."""
+    shoe = Context(last_item=Item("Shoe"))
+    documents = [
+        event("impression", "12", query_id="q1", user_query="in  Blue"),
+        query("in blue", "q2", query_attributes={"context": {"last_item": {"title": "Shoe"}}}),
+        event("impression", "12", query_id="q2", user_query="in blue"),
+        event("click", "not in the catalogue", query_id="q3", user_query="boots"),
+        query("nothing shown", "q4"),
+    ]
+    path = tmp_path / "log.ndjson"
+    path.write_bytes(as_lines(documents))
+    found = read_instances([path], CATALOGUE)
+    assert not list(found)
+    assert found.unclicked == [Search("in  Blue"), Search("in blue", shoe)]
+
+
+def test_so_many_searches_without_a_click_are_kept_and_no_more(tmp_path: Path) -> None:
+    """A sample that does not depend on the order of lines."""
+    documents = [event("impression", "12", query_id=f"q{n}", user_query=f"text {n}") for n in range(50)]
+    kept = []
+    for order in (documents, documents[::-1]):
+        path = tmp_path / "log.ndjson"
+        path.write_bytes(as_lines(order))
+        found = read_instances([path], CATALOGUE, options=Options(most_unclicked=7))
+        assert not list(found)
+        kept.append(found.unclicked)
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 7
