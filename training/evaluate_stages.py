@@ -18,12 +18,15 @@ from random import Random
 
 from training.datasets.beir import Qrels, Task
 from training.evaluate import Rewrite, Rewriter, Row, row
-from training.measures import judged, per_query
+from training.measures import Floats, judged, per_query
 from training.search import SHIPPED, Knobs, Plan, Stack
 from training.served import served_relevance
 
 ARMS = ("none", "finerank", "parallel", "alone", "random", "empty")
 SEED = 4
+
+Values = Mapping[str, Floats]
+"""Measure -> one value a query."""
 
 
 def measure_stages(
@@ -57,7 +60,21 @@ async def evaluate_stages(
     arms: Sequence[str] = ARMS,
     only_judged: bool = False,
 ) -> list[Row]:
-    """Measure the arms.
+    """Return a row for each arm; arguments as `arm_values` has them."""
+    values = await arm_values(task, stack, rewrites, knobs=knobs, arms=arms, only_judged=only_judged)
+    return [row("staged", arm, values[arm], values["none"]) for arm in arms]
+
+
+async def arm_values(
+    task: Task,
+    stack: Stack,
+    rewrites: Mapping[str, Sequence[Rewrite]],
+    *,
+    knobs: Knobs = SHIPPED,
+    arms: Sequence[str] = ARMS,
+    only_judged: bool = False,
+) -> dict[str, Values]:
+    """Return the measures of each query by arm, in the order of the queries that have a relevant document.
 
     Args:
         task: queries and qrels. Queries without a relevant document are left out.
@@ -69,7 +86,7 @@ async def evaluate_stages(
     """
     ids = judged(task.qrels, [query.query_id for query in task.queries])
     text = {query.query_id: query.text for query in task.queries}
-    values = {}
+    values: dict[str, Values] = {}
     for arm in arms:
         plans = plans_of(arm, ids, text, rewrites, knobs)
         rankings = dict(zip(ids, await stack.search(plans), strict=True))
@@ -78,7 +95,7 @@ async def evaluate_stages(
                 query_id: of_judged(task.qrels, query_id, found) for query_id, found in rankings.items()
             }
         values[arm] = per_query(task.qrels, ids, rankings)
-    return [row("staged", arm, values[arm], values["none"]) for arm in arms]
+    return values
 
 
 def plans_of(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
 from training.anchors import draw_anchors
-from training.config import LoopConfig
+from training.config import LoopConfig, PairConfig
 from training.datasets.instances import Instance, Search
 from training.datasets.ubi_context import query_attributes
 from training.mpo import PairIds
@@ -92,7 +92,7 @@ class Loop:
             with _timed(folder, "rollout"):
                 rated = self._rated(policy, instances, phase, "sample")
             _write_lines(folder / "drawn.jsonl", map(_drawn, instances, rated))
-            ids = self._pairs(policy, instances, rated)
+            ids = pairs_in(policy, self._config.pairs, instances, rated)
             _write_lines(pairs, [*map(asdict, ids), *self._anchors(phase, len(ids))])
         if not pairs.stat().st_size:
             _write(steps, "")
@@ -125,28 +125,6 @@ class Loop:
         seed = self._config.seed + phase
         with tqdm(total=len(instances), unit="query", desc=f"phase {phase}, {mode}") as bar:
             return self._material.rollout(policy, instances, seed=seed, mode=mode, done=bar.update)
-
-    def _pairs(
-        self, policy: Path, instances: Sequence[Instance], rated: Sequence[Sequence[RatedCompletion]]
-    ) -> list[PairIds]:
-        tokenizer, _ = read_tokenizer(policy)
-        found = []
-        for instance, completions in zip(instances, rated, strict=True):
-            prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False).ids
-            plain = [Rated(one.completion.text.strip(), one.reward, one.floored) for one in completions]
-            for pair in pairs_of(plain, k=self._config.pairs.k, tie=self._config.pairs.tie):
-                chosen, rejected = (completions[n].completion for n in (pair.chosen, pair.rejected))
-                found.append(
-                    PairIds(
-                        prompt,
-                        list(chosen.token_ids),
-                        list(rejected.token_ids),
-                        chosen.logprob,
-                        rejected.logprob,
-                        pair.margin,
-                    )
-                )
-        return found
 
     def _anchors(self, phase: int, pairs: int) -> list[dict[str, Any]]:
         """The phase's share of anchors, which are drawn once for the whole loop."""
@@ -184,6 +162,33 @@ def _timed(folder: Path, step: str) -> Iterator[None]:
     yield
     with (folder / "seconds.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "seconds": round(perf_counter() - start, 3)}) + "\n")
+
+
+def pairs_in(
+    policy: Path,
+    config: PairConfig,
+    instances: Sequence[Instance],
+    rated: Sequence[Sequence[RatedCompletion]],
+) -> list[PairIds]:
+    """Return the pairs of each instance's completions, which `policy` drew, as token ids."""
+    tokenizer, _ = read_tokenizer(policy)
+    found = []
+    for instance, completions in zip(instances, rated, strict=True):
+        prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False).ids
+        plain = [Rated(one.completion.text.strip(), one.reward, one.floored) for one in completions]
+        for pair in pairs_of(plain, k=config.k, tie=config.tie):
+            chosen, rejected = (completions[n].completion for n in (pair.chosen, pair.rejected))
+            found.append(
+                PairIds(
+                    prompt,
+                    list(chosen.token_ids),
+                    list(rejected.token_ids),
+                    chosen.logprob,
+                    rejected.logprob,
+                    pair.margin,
+                )
+            )
+    return found
 
 
 def measures(rated: Sequence[RatedCompletion], incumbent: Sequence[float] | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from app.engines.text import read_tokenizer
 from app.relevance.base import Content
 from training.config import LogConfig, LoopConfig, MpoConfig, PairConfig, RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
-from training.loop import Loop, Material
+from training.loop import Loop, Material, pairs_in
 from training.mpo_phase import PhaseError
 from training.rating import Rater
 from training.rollout import LocalRollout
@@ -170,11 +170,10 @@ def test_a_phase_without_pairs_leaves_the_policy_as_it_was(
     config: LoopConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second has none; with none in any there is nothing to publish, and that is said."""
-    pairs_of = training.loop.Loop._pairs
     phases = iter((True, False))
-    monkeypatch.setattr(Loop, "_pairs", lambda *args: pairs_of(*args) if next(phases) else [])
+    monkeypatch.setattr(training.loop, "pairs_in", lambda *args: pairs_in(*args) if next(phases) else [])
     assert Loop(config, material(), tmp_path / "some").run() == tmp_path / "some" / "phase-01" / "policy"
     assert (tmp_path / "some" / "phase-02" / "measures.json").exists()
-    monkeypatch.setattr(Loop, "_pairs", lambda *_: [])
+    monkeypatch.setattr(training.loop, "pairs_in", lambda *_: [])
     with pytest.raises(PhaseError, match="no phase has pairs"):
         Loop(config, material(), tmp_path / "none").run()
