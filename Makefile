@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 VLLM   := .venv-vllm
 RIVALS := .venv-rivals
 
-.PHONY: serve test test-vllm lint bench reproduce lock clean
+.PHONY: serve test test-vllm lint bench reproduce ablations lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -34,6 +34,10 @@ bench: $(VENV)/.test $(VLLM)/.test $(RIVALS)/.done
 
 reproduce: $(VENV)/.test
 	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files '[!b]*.yaml' $(UPDATE)
+
+# What each choice of the preference loop is worth: some ten hours on two cores, and it goes on where it was stopped.
+ablations: $(VENV)/.test
+	$(BIN)/python -m training.ablations
 
 lock: $(VENV)/.test
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \

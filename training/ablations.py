@@ -23,10 +23,11 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from training.ablations_plot import draw_ablations
+from training.ablations_plot import draw_ablations, table
 from training.config import LoopConfig, Section, read_config
 from training.loop import Loop, Material, measures
 from training.policy_quality import PolicyJudge
+from training.reproduce import commit, machine
 from training.rivals import Budgets, Kind, gradient_tokens, train_rival
 from training.rollout import LocalRollout, served_rater
 from training.run_loop import claim
@@ -171,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=Path("training/configs/ablations.toml"))
     parser.add_argument("--out", type=Path, default=Path("results/ablations.json"))
     parser.add_argument("--plots", type=Path, default=Path("docs/plots"))
+    parser.add_argument("--table", type=Path, default=Path("docs/ablations.md"))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--groups", nargs="*", metavar="G", help="only these (all)")
     args = parser.parse_args(argv)
@@ -188,10 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if todo:
         bench = Bench(plan, args.runs)
         for variant, seed in tqdm(todo, unit="run"):
-            rows += bench.rows(variant, seed)
-            record = {"start": bench.start, "rows": rows}
+            rows += [row | {"commit": commit()} for row in bench.rows(variant, seed)]
+            record = {"machine": machine(), "start": bench.start, "rows": rows}
             args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_ablations(record, args.plots)
+    if record["rows"]:
+        args.table.write_text(table(record), encoding="utf-8")
     return 0
 
 

@@ -14,6 +14,8 @@ MEASURES = {
     "quiet independent": "nDCG@10, occupations without",
     "canonical independent": "nDCG@10, canonical titles",
 }
+COSTS = ("syncs", "steps", "tokens", "seconds")
+
 SYNC = "sync"
 """The group whose question is how often the sampler gets new weights."""
 
@@ -34,11 +36,45 @@ def draw_ablations(record: Mapping[str, Any], folder: Path) -> None:
         _sync(sync, record["start"], folder / "sync-interval.png")
 
 
+def table(record: Mapping[str, Any]) -> str:
+    """Return the page with the means over seeds and their ranges, as Markdown."""
+    rows, start = record["rows"], record["start"]
+    found = {name: spread(rows, name) for name in (*MEASURES, *COSTS)}
+    seeds = {key: len({row["seed"] for row in rows if _key(row) == key}) for key in found["reward"]}
+    lines = [
+        "# What each choice of the loop is worth",
+        "",
+        "Every variant changes the loop of `training/configs/ablations.toml` in one respect. Mean over seeds",
+        "[least, most]; nDCG@10 is of first choices alone, on validation titles, by a retriever that no reward",
+        "reads.",
+        f"Machine: {record['machine']}. `make ablations` writes this page from `results/ablations.json`.",
+        "",
+        "| variant | seeds | " + " | ".join((*MEASURES.values(), *COSTS)) + " |",
+        "|---" * (2 + len(MEASURES) + len(COSTS)) + "|",
+        "| checkpoint at the start | | " + " | ".join(f"{start[name]:.3f}" for name in MEASURES) + " | " * 5,
+    ]
+    for (group, variant), count in seeds.items():
+        cells = [_cell(found[name][group, variant], 3) for name in MEASURES]
+        cells += [f"{found[name][group, variant][0]:,.0f}" for name in COSTS]
+        lines.append(f"| {group}: {variant} | {count} | " + " | ".join(cells) + " |")
+    pictures = "![](plots/ablations.png)\n\n![](plots/sync-interval.png)"
+    return "\n".join([*lines, "", pictures]) + "\n"
+
+
+def _cell(values: tuple[float, float, float], digits: int) -> str:
+    mean, least, most = (f"{value:.{digits}f}" for value in values)
+    return mean if least == most else f"{mean} [{least}, {most}]"
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["group"], row["variant"]
+
+
 def spread(rows: Sequence[Row], measure: str) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Return (mean, least, most) over the seeds of each (group, variant), in the order they first come."""
     values: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        values.setdefault((row["group"], row["variant"]), []).append(row[measure])
+        values.setdefault(_key(row), []).append(row[measure])
     return {key: (sum(found) / len(found), min(found), max(found)) for key, found in values.items()}
 
 
@@ -70,7 +106,7 @@ def _sync(rows: Sequence[Row], start: Row, path: Path) -> None:
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = zip(figure.subplots(1, 3), ("reward", "clicked independent", "seconds"), strict=True)
-    syncs = {(row["group"], row["variant"]): row["syncs"] for row in rows}
+    syncs = {_key(row): row["syncs"] for row in rows}
     for axis, measure in panels:
         for key, (mean, least, most) in spread(rows, measure).items():
             axis.errorbar(syncs[key], mean, yerr=[[mean - least], [most - mean]], fmt="o", capsize=3)

@@ -90,8 +90,8 @@ def update(path: Path, measured: Sequence[Measured]) -> None:
     """Rewrite the values of the results file with the new ones, and where and when they were measured."""
     new = {one.result.id: one for one in measured}
     stamp = {
-        "commit": _commit(),
-        "machine": _machine(),
+        "commit": commit(),
+        "machine": machine(),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
     records = [result.model_dump(by_alias=True, exclude_none=True) for result in read_results(path)]
@@ -151,12 +151,14 @@ def _line(one: Measured) -> str:
     return f"{one.result.id:48} {published:>17}  now {one.value:.4f}  {verdict}"
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What git calls the tree that measures, `-dirty` where it is not a commit."""
     git = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The machine that measures, without its name."""
     return (
         f"{os.cpu_count()} cores {platform.machine()}, {platform.system()} Python {platform.python_version()}"
     )

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from training.ablations import Plan, Variant, cost_of, main, merged, varied
-from training.ablations_plot import draw_ablations, spread
+from training.ablations_plot import COSTS, MEASURES, draw_ablations, spread, table
 from training.config import read_config
 
 CONFIG = Path("training/configs/ablations.toml")
@@ -63,8 +63,7 @@ def test_a_run_costs_what_its_steps_took(tmp_path: Path) -> None:
 
 
 def row(variant: str, seed: int, value: float, group: str = "loss") -> dict[str, Any]:
-    names = ("reward", "clicked independent", "quiet independent", "canonical independent", "seconds")
-    return {"group": group, "variant": variant, "seed": seed, "syncs": 4, **dict.fromkeys(names, value)}
+    return {"group": group, "variant": variant, "seed": seed, **dict.fromkeys((*MEASURES, *COSTS), value)}
 
 
 def test_seeds_are_drawn_as_their_mean_and_range(tmp_path: Path) -> None:
@@ -77,6 +76,15 @@ def test_seeds_are_drawn_as_their_mean_and_range(tmp_path: Path) -> None:
     draw_ablations({"start": row("start", 0, 0.0), "rows": rows}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"ablations.png", "sync-interval.png"}
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+
+
+def test_the_page_has_means_and_ranges() -> None:
+    rows = [row("one", 1, 1.0), row("one", 2, 4.0), row("never", 1, 2.0, "sync")]
+    page = table({"machine": "two cores", "start": row("start", 0, 0.5), "rows": rows}).splitlines()
+    assert "| loss: one | 2 | " + " | ".join(["2.500 [1.000, 4.000]"] * 4 + ["2"] * 4) + " |" in page
+    assert "| sync: never | 1 | " + " | ".join(["2.000"] * 4 + ["2"] * 4) + " |" in page
+    widths = {line.count("|") for line in page if line.startswith("|")}
+    assert len(widths) == 1
 
 
 def test_rows_that_are_there_are_not_run_again(
@@ -95,9 +103,11 @@ def test_rows_that_are_there_are_not_run_again(
     ]
     rows = [row(name, seed, 1.0, group) for group, name in names for seed in plan.seeds]
     out = tmp_path / "out.json"
-    out.write_text(json.dumps({"start": row("start", 0, 0.0), "rows": rows}))
+    out.write_text(json.dumps({"machine": "one", "start": row("start", 0, 0.0), "rows": rows}))
     monkeypatch.setattr("training.ablations.Bench", Busy)
-    assert main(["--out", str(out), "--plots", str(tmp_path)]) == 0
-    out.write_text(json.dumps({"start": row("start", 0, 0.0), "rows": rows[1:]}))
+    places = ["--out", str(out), "--plots", str(tmp_path), "--table", str(tmp_path / "page.md")]
+    assert main(places) == 0
+    assert (tmp_path / "page.md").exists()
+    out.write_text(json.dumps({"machine": "one", "start": row("start", 0, 0.0), "rows": rows[1:]}))
     with pytest.raises(AssertionError):
-        main(["--out", str(out), "--plots", str(tmp_path)])
+        main(places)

@@ -39,7 +39,7 @@ def record(name: str, value: float, **chosen: object) -> dict[str, object]:
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce, "_commit", lambda: "feedbee")
+    monkeypatch.setattr(reproduce, "commit", lambda: "feedbee")
     Path("writer.py").write_text(WRITER, encoding="utf-8")
     Path("results").mkdir()
     path = Path("results") / "jobs.yaml"
