@@ -57,8 +57,22 @@ def table(record: Mapping[str, Any]) -> str:
         cells = [_cell(found[name][group, variant], 3) for name in MEASURES]
         cells += [f"{found[name][group, variant][0]:,.0f}" for name in COSTS]
         lines.append(f"| {group}: {variant} | {count} | " + " | ".join(cells) + " |")
+    lines += _stages(record["stages"])
     pictures = "![](plots/ablations.png)\n\n![](plots/sync-interval.png)"
     return "\n".join([*lines, "", pictures]) + "\n"
+
+
+def _stages(stages: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The loop against its start through the stack: nDCG@10, difference and interval."""
+    lines = ["", "Through the staged stack, the loop against the checkpoint at the start:", ""]
+    lines += ["| split | stages | checkpoint | nDCG@10 | difference | 95 % |", "|---|---|---|---|---|---|"]
+    for split, rows in stages.items():
+        for row in rows:
+            if row["arm"] != "none":
+                low, high = row["delta_ci"]
+                cells = f"{row['ndcg@10']:.4f} | {row['delta']:+.4f} | [{low:+.4f}, {high:+.4f}]"
+                lines.append(f"| {split} | {row['arm']} | {row['checkpoint']} | {cells} |")
+    return lines
 
 
 def _cell(values: tuple[float, float, float], digits: int) -> str:

@@ -30,8 +30,16 @@ ARMS = ("none", "finerank", "parallel", "alone")
 OTHERS = "mean of the others"
 
 
-def compare(task: Task, checkpoints: Sequence[Path], relevance: Path) -> list[dict[str, Any]]:
+def compare(
+    task: Task, checkpoints: Sequence[Path], relevance: Path, *, names: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the rows; every checkpoint is served with its own confidence.
+
+    Args:
+        task: a split.
+        checkpoints: folders; the first is compared with.
+        relevance: folder of the relevance model.
+        names: of the checkpoints in the rows, for want of which their folders stand there.
 
     Raises:
         CheckpointError: a checkpoint or the relevance model cannot be used.
@@ -50,7 +58,7 @@ def compare(task: Task, checkpoints: Sequence[Path], relevance: Path) -> list[di
         await model.close()
         return found
 
-    names = [str(checkpoint) for checkpoint in checkpoints]
+    names = names or [str(checkpoint) for checkpoint in checkpoints]
     return rows_of(dict(zip(names, asyncio.run(values()), strict=True)))
 
 

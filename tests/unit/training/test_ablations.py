@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from training.ablations import Plan, Variant, cost_of, main, merged, varied
+import training.ablations
+from training.ablation_bench import Plan, Variant, cost_of, merged, varied
+from training.ablations import SPLITS, main
 from training.ablations_plot import COSTS, MEASURES, draw_ablations, spread, table
 from training.config import read_config
 
@@ -80,11 +82,22 @@ def test_seeds_are_drawn_as_their_mean_and_range(tmp_path: Path) -> None:
 
 def test_the_page_has_means_and_ranges() -> None:
     rows = [row("one", 1, 1.0), row("one", 2, 4.0), row("never", 1, 2.0, "sync")]
-    page = table({"machine": "two cores", "start": row("start", 0, 0.5), "rows": rows}).splitlines()
+    arm = {
+        "arm": "parallel",
+        "checkpoint": "seed 1",
+        "ndcg@10": 0.25,
+        "delta": 0.01,
+        "delta_ci": [-0.01, 0.03],
+    }
+    stages = {"dev_seen": [arm, arm | {"arm": "none"}]}
+    record = {"machine": "two cores", "start": row("start", 0, 0.5), "stages": stages, "rows": rows}
+    page = table(record).splitlines()
     assert "| loss: one | 2 | " + " | ".join(["2.500 [1.000, 4.000]"] * 4 + ["2"] * 4) + " |" in page
     assert "| sync: never | 1 | " + " | ".join(["2.000"] * 4 + ["2"] * 4) + " |" in page
-    widths = {line.count("|") for line in page if line.startswith("|")}
-    assert len(widths) == 1
+    (stage,) = [line for line in page if line.startswith("| dev_seen")]
+    assert stage == "| dev_seen | parallel | seed 1 | 0.2500 | +0.0100 | [-0.0100, +0.0300] |"
+    widths = [line.count("|") for line in page if line.startswith("|")]
+    assert set(widths[: widths.index(7)]) == {11}
 
 
 def test_rows_that_are_there_are_not_run_again(
@@ -103,11 +116,16 @@ def test_rows_that_are_there_are_not_run_again(
     ]
     rows = [row(name, seed, 1.0, group) for group, name in names for seed in plan.seeds]
     out = tmp_path / "out.json"
-    out.write_text(json.dumps({"machine": "one", "start": row("start", 0, 0.0), "rows": rows}))
-    monkeypatch.setattr("training.ablations.Bench", Busy)
+    stages = {split: [] for split in SPLITS}
+    content = {"machine": "one", "start": row("start", 0, 0.0), "stages": stages}
+    out.write_text(json.dumps(content | {"rows": rows}))
+    monkeypatch.setattr(training.ablations, "Bench", Busy)
     places = ["--out", str(out), "--plots", str(tmp_path), "--table", str(tmp_path / "page.md")]
     assert main(places) == 0
     assert (tmp_path / "page.md").exists()
-    out.write_text(json.dumps({"machine": "one", "start": row("start", 0, 0.0), "rows": rows[1:]}))
+    out.write_text(json.dumps(content | {"rows": rows[1:]}))
+    with pytest.raises(AssertionError):
+        main(places)
+    out.write_text(json.dumps(content | {"rows": rows, "stages": {}}))
     with pytest.raises(AssertionError):
         main(places)

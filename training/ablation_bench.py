@@ -1,0 +1,164 @@
+"""One run of an ablation: a variant of the loop, or a rival, trained with a seed and measured as all are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from training.config import LoopConfig, Section
+from training.loop import Loop, Material, measures
+from training.policy_quality import PolicyJudge
+from training.rivals import Budgets, Kind, gradient_tokens, train_rival
+from training.rollout import LocalRollout, served_rater
+from training.run_loop import claim, publish_policy
+from training.searches import read_searches
+from training.served import served_relevance
+
+Row = dict[str, Any]
+
+
+class Variant(Section):
+    """What differs from the loop: something in its configuration, or a rival in its place."""
+
+    group: str = Field(description="the question it belongs to")
+    name: str
+    rival: Kind | None = None
+    changes: dict[str, Any] = Field(default={}, description="merged into the loop's configuration")
+
+
+class Plan(Section):
+    """All that is run. The first variant is the loop itself: it changes nothing."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+    loop: LoopConfig
+    variants: tuple[Variant, ...] = Field(min_length=1)
+
+
+class Bench:
+    """What all variants are run on, and how they are measured. `runs` is the folder of the runs."""
+
+    def __init__(self, plan: Plan, runs: Path) -> None:
+        self._loop, self._same = plan.loop, plan.variants[0]
+        self._runs = runs
+        self._threads = plan.loop.threads or os.cpu_count() or 1
+        torch.set_num_threads(self._threads)
+        runs.mkdir(parents=True, exist_ok=True)
+        self._searches = read_searches(plan.loop, runs)
+        relevance = served_relevance(plan.loop.relevance, threads=self._threads)
+        self._judge = PolicyJudge.over(plan.loop.data_dir / "jobs", relevance)
+        self._rollout = self._rollout_of(plan.loop)
+        self._start: Sequence[float] | None = None
+        self.start = self._quality(plan.loop.checkpoint)
+        self._start = self.start.pop("rewards")
+
+    def rows(self, variant: Variant, seed: int) -> Iterator[Row]:
+        """Run a variant with a seed and measure it: one row, or for a rival one for each budget."""
+        config = varied(self._loop, variant, seed)
+        known: Row = {"group": variant.group, "variant": variant.name, "seed": seed}
+        if variant.rival is None:
+            policy = self._run(config, variant)
+            yield known | cost_of(self._folder(variant, seed), config.phases) | self.quality(policy)
+            return
+        self._run(varied(self._loop, self._same, seed), self._same)
+        cost = cost_of(self._folder(self._same, seed), self._loop.phases)
+        found = train_rival(
+            variant.rival,
+            config,
+            self._searches.learning,
+            served_rater(config, self._searches.corpus, self._threads),
+            self._folder(variant, seed),
+            budgets=Budgets(cost["seconds"], cost["tokens"]),
+        )
+        for end in found:
+            own = {"variant": f"{variant.name}, equal {end.budget}", "syncs": end.steps, "steps": end.steps}
+            spent = {"seconds": round(end.seconds, 1), "tokens": end.tokens}
+            yield known | own | spent | self.quality(end.folder)
+
+    def checkpoint(self, seed: int) -> Path:
+        """Return the checkpoint of the loop itself with a seed; it is made where it is not there yet."""
+        config = varied(self._loop, self._same, seed)
+        folder = self._folder(self._same, seed)
+        out = folder / "checkpoint"
+        if not out.exists():
+            policy = self._run(config, self._same)
+            loop = self._loop_in(config, folder)
+            publish_policy(config, loop, policy, self._searches.held_out, out)
+        return out
+
+    def quality(self, policy: Path) -> Row:
+        """Return the measures of a policy."""
+        row = self._quality(policy)
+        del row["rewards"]
+        return row
+
+    def _quality(self, policy: Path) -> Row:
+        held_out = self._searches.held_out
+        rated = self._rollout(policy, held_out, seed=0, mode="greedy", done=lambda: None)
+        found = measures([one for (one,) in rated], self._start)
+        by_labels = self._judge.of_policy(policy, self._loop.sampling, threads=self._threads)
+        return {"length" if name == "tokens" else name: value for name, value in found.items()} | by_labels
+
+    def _run(self, config: LoopConfig, variant: Variant) -> Path:
+        folder = self._folder(variant, config.seed)
+        claim(folder, config)
+        last = folder / f"phase-{config.phases:02d}" / "policy"
+        if last.exists():
+            return last
+        policy = self._loop_in(config, folder).run()
+        for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
+            if older != policy:
+                shutil.rmtree(older)
+        return policy
+
+    def _loop_in(self, config: LoopConfig, folder: Path) -> Loop:
+        found, rollout = self._searches, self._rollout_of(config)
+        return Loop(config, Material(found.learning, found.held_out, rollout, found.unclicked), folder)
+
+    def _rollout_of(self, config: LoopConfig) -> LocalRollout:
+        rater = served_rater(config, self._searches.corpus, self._threads)
+        return LocalRollout(config.sampling, rater, threads=self._threads)
+
+    def _folder(self, variant: Variant, seed: int) -> Path:
+        return self._runs / f"{variant.group}, {variant.name}, {seed}".replace("/", " of ")
+
+
+def varied(loop: LoopConfig, variant: Variant, seed: int) -> LoopConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        ValidationError: the changes do not fit.
+    """
+    changed = merged(loop.model_dump(), variant.changes)
+    return LoopConfig.model_validate(changed | {"seed": seed, "name": variant.name})
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `table` with `changes`, tables within tables too."""
+    inner = {
+        name: merged(table[name], value) if isinstance(value, Mapping) else value
+        for name, value in changes.items()
+    }
+    return {**table, **inner}
+
+
+def cost_of(run_dir: Path, phases: int) -> Row:
+    """Return what a finished loop took: seconds of rollouts and passes, steps, tokens learnt from."""
+    folders = [run_dir / f"phase-{phase:02d}" for phase in range(1, phases + 1)]
+    seconds = [json.loads(line)["seconds"] for folder in folders for line in _lines(folder / "seconds.jsonl")]
+    return {
+        "syncs": phases,
+        "steps": sum(len(_lines(folder / "steps.jsonl")) for folder in folders),
+        "seconds": round(sum(seconds), 1),
+        "tokens": gradient_tokens(run_dir, phases),
+    }
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines()
