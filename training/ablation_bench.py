@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -136,7 +137,8 @@ def varied(loop: LoopConfig, variant: Variant, seed: int) -> LoopConfig:
         ValidationError: the changes do not fit.
     """
     changed = merged(loop.model_dump(), variant.changes)
-    return LoopConfig.model_validate(changed | {"seed": seed, "name": variant.name})
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{variant.name} {seed}")
+    return LoopConfig.model_validate(changed | {"seed": seed, "name": name})
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

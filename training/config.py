@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from app.contracts.manifest import CheckpointId
 from app.contracts.reasons import Drop
 
 
@@ -180,7 +181,7 @@ class MpoConfig(Section):
 class LoopConfig(Section):
     """`corewrite train loop`: phases of sampling, scoring and one pass over the pairs."""
 
-    name: str
+    name: CheckpointId = Field(description="also of the checkpoint that comes of it")
     seed: int
     data_dir: Path = Field(description="folder that has jobs/ and the others: simulation, and calibration")
     checkpoint: Path = Field(description="where the policy starts, and what it is measured against")

@@ -46,7 +46,7 @@ def test_a_change_goes_into_the_table_it_names(plan: Plan) -> None:
         plan.loop, Variant(group="g", name="n", changes={"reward": {"gamma": 9.0}, "phases": 2}), 3
     )
     assert (changed.reward.gamma, changed.reward.alpha) == (9.0, plan.loop.reward.alpha)
-    assert (changed.phases, changed.seed, changed.name) == (2, 3, "n")
+    assert (changed.phases, changed.seed, changed.name) == (2, 3, "n-3")
     with pytest.raises(ValidationError, match="gama"):
         varied(plan.loop, Variant(group="g", name="n", changes={"reward": {"gama": 9.0}}), 3)
     assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
