@@ -13,7 +13,7 @@ from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from training import sft
 from training.card import SOURCES as CARD_SOURCES
 from training.card import model_card
-from training.cli import run_sft
+from training.cli_train import run_sft
 from training.config import RunConfig, read_config
 from training.mixture import SOURCES
 from training.publish import publish

@@ -24,7 +24,7 @@ from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.card import preference_card
-from training.cli import run_loop
+from training.cli_train import run_loop
 from training.config import ConfigError, LogConfig, LoopConfig, SampleConfig
 from training.datasets.beir import Document
 from training.datasets.instances import Instance, Seen
