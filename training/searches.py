@@ -35,7 +35,7 @@ class Searches:
 
     Args:
         learning, held_out: instances to learn from, and those that only measure.
-        unclicked: searches without a click.
+        unclicked: searches without a click in any log.
         corpus: the texts of all documents.
     """
 
@@ -58,6 +58,8 @@ def read_searches(config: LoopConfig, run_dir: Path) -> Searches:
         instances += [trimmed(instance, config.reading.most_documents) for instance in found]
         unclicked += found.unclicked
     learning, held_out = split(within_window(instances, config), config.reading.held_out_ratio)
+    clicked = {Search(instance.query, instance.context) for instance in instances}  # in another log
+    unclicked = [search for search in unclicked if search not in clicked]
     corpus = [document.content for documents in catalogues for document in documents]
     return Searches(learning, held_out, list(within_window(unclicked, config)), corpus)
 

@@ -32,7 +32,15 @@ from training.evaluate import Rewrite
 from training.needs import Need
 from training.on_ray import workers_for
 from training.run_loop import claim
-from training.searches import logged, read_documents, simulate, split, trimmed, within_window
+from training.searches import (
+    logged,
+    read_documents,
+    read_searches,
+    simulate,
+    split,
+    trimmed,
+    within_window,
+)
 
 WATCH = """
 import sys
@@ -159,6 +167,29 @@ def test_each_log_is_read_with_its_own_documents(
         for seen in one.clicked
     ]
     assert found == ["nurse", "Nike Shirt Men, Shirts, Blue, Casual"]
+
+
+def test_a_search_is_unclicked_that_no_log_has_clicks_for(
+    tmp_path: Path, write_jsonl: Callable[[str, list[dict[str, Any]]], Path]
+) -> None:
+    def event(action: str, text: str) -> dict[str, Any]:
+        shown = {"object": {"object_id": "1"}}
+        return {
+            "action_name": action,
+            "query_id": text,
+            "user_query": text,
+            "timestamp": 0,
+            "event_attributes": shown,
+        }
+
+    corpus = write_jsonl("corpus.jsonl", [{"_id": "1", "title": "", "text": "nurse"}])
+    one = write_jsonl("one.ndjson", [event("click", "icu rn"), event("impression", "mig")])
+    other = write_jsonl("other.ndjson", [event("impression", "icu rn"), event("impression", "baker")])
+    config = config_of(tmp_path, *({"corpus": corpus, "events": (log,)} for log in (one, other)))
+    config = config.model_copy(update={"checkpoint": DEFAULT_CHECKPOINT})
+    found = read_searches(config, tmp_path)
+    assert [instance.query for instance in (*found.learning, *found.held_out)] == ["icu rn"]
+    assert {search.query for search in found.unclicked} == {"mig", "baker"}
 
 
 def test_the_incumbent_rewrites_what_is_needed_in_its_context(
