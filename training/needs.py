@@ -66,7 +66,7 @@ def quiet_needs(folder: Path, count: int, seed: int) -> list[Need]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    titles = sorted(_unlabelled(folder, read_jobs(folder)))
+    titles = list(_unlabelled(folder, read_jobs(folder)))
     return [Need(title, frozenset()) for title in Random(seed).sample(titles, min(count, len(titles)))]
 
 
@@ -80,7 +80,7 @@ def namesake_needs(folder: Path, count: int, seed: int) -> list[Need]:
     meant = namesakes(jobs.train, jobs.canonical, read_corpus(folder / "corpus.jsonl"))
     needs = [
         Need(title, meant[code])
-        for title, codes in sorted(_unlabelled(folder, jobs).items())
+        for title, codes in _unlabelled(folder, jobs).items()
         if len(codes) == 1 and (code := next(iter(codes))) in meant
     ]
     return Random(seed).sample(needs, min(count, len(needs)))
