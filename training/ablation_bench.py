@@ -109,14 +109,12 @@ class Bench:
     def _run(self, config: LoopConfig, variant: Variant) -> Path:
         folder = self._folder(variant, config.seed)
         claim(folder, config)
-        last = folder / f"phase-{config.phases:02d}" / "policy"
-        if last.exists():
-            return last
-        policy = self._loop_in(config, folder).run()
-        for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
-            if older != policy:
+        last = folder / "policy"
+        if not last.exists():
+            self._loop_in(config, folder).run().rename(last)
+            for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
                 shutil.rmtree(older)
-        return policy
+        return last
 
     def _loop_in(self, config: LoopConfig, folder: Path) -> Loop:
         found, rollout = self._searches, self._rollout_of(config)
