@@ -80,7 +80,7 @@ def main() -> None:
         instances=1,
         logs=(LogConfig(corpus=folder, simulated="jobs"),),
         sampling=SampleConfig(num_generations=4, max_tokens=16),
-        reward=RewardConfig(scorers=("rawrank", "overlap")),
+        reward=RewardConfig(gamma=0.5, scorers=("rawrank", "overlap")),
     )
     make_rater = partial(served_rater, config, ["truck driver job", "zebra keeper"], 1)
     remote = RayRollout(config.sampling, make_rater, Workers(2))
