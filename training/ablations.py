@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from training.ablation_bench import Bench, Plan
+from training.ablation_bench import Bench, Plan, Row
 from training.ablations_plot import draw_ablations, table
 from training.compare import compare
 from training.config import read_config
@@ -35,6 +35,7 @@ class Record:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._commit = commit()  # of the code that runs, whatever the tree becomes meanwhile
         empty = {"machine": machine(), "start": {}, "stages": {}, "rows": []}
         self.content: dict[str, Any] = (
             json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
@@ -46,6 +47,10 @@ class Record:
         return (group, name, seed) in {
             (row["group"], row["variant"].partition(", equal")[0], row["seed"]) for row in rows
         }
+
+    def stamped(self, rows: Iterable[Row]) -> list[Row]:
+        """Return rows that name the commit which measured them."""
+        return [row | {"commit": self._commit} for row in rows]
 
     def save(self) -> None:
         """Write the file."""
@@ -69,7 +74,7 @@ def fill(record: Record, plan: Plan, runs: Path) -> None:
         if variant != same:
             _fill_stages(record, plan, bench, splits)
             splits = []
-        record.content["rows"] += [row | {"commit": commit()} for row in bench.rows(variant, seed)]
+        record.content["rows"] += record.stamped(bench.rows(variant, seed))
         record.save()
     _fill_stages(record, plan, bench, splits)
 
@@ -80,7 +85,7 @@ def _fill_stages(record: Record, plan: Plan, bench: Bench, splits: Sequence[str]
         names = ["start", *(f"seed {seed}" for seed in plan.seeds)]
         task = read_task(plan.loop.data_dir / "jobs", split)
         rows = compare(task, checkpoints, plan.loop.relevance, names=names)
-        record.content["stages"][split] = [row | {"commit": commit()} for row in rows]
+        record.content["stages"][split] = record.stamped(rows)
         record.save()
 
 
