@@ -35,7 +35,7 @@ bench: $(VENV)/.test $(VLLM)/.test $(RIVALS)/.done
 reproduce: $(VENV)/.test
 	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files '[!b]*.yaml' $(UPDATE)
 
-# What each choice of the preference loop is worth: some ten hours on two cores, and it goes on where it was stopped.
+# What each choice of the preference loop is worth: hours on two cores; it goes on where it was stopped.
 ablations: $(VENV)/.test
 	$(BIN)/python -m training.ablations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,10 @@ import torch
 from pydantic import Field
 
 from training.config import LoopConfig, Section
-from training.loop import Loop, Material, measures
+from training.loop import Loop, Material, measures, phase_folder
 from training.policy_quality import PolicyJudge
 from training.rivals import Budgets, Kind, gradient_tokens, train_rival
-from training.rollout import LocalRollout, served_rater
+from training.rollout import Draw, LocalRollout, served_rater
 from training.run_loop import claim, publish_policy
 from training.searches import read_searches
 from training.served import served_relevance
@@ -48,16 +47,15 @@ class Bench:
     def __init__(self, plan: Plan, runs: Path) -> None:
         self._loop, self._same = plan.loop, plan.variants[0]
         self._runs = runs
-        self._threads = plan.loop.threads or os.cpu_count() or 1
+        self._threads = plan.loop.num_threads
         torch.set_num_threads(self._threads)
         runs.mkdir(parents=True, exist_ok=True)
         self._searches = read_searches(plan.loop, runs)
         relevance = served_relevance(plan.loop.relevance, threads=self._threads)
         self._judge = PolicyJudge.over(plan.loop.data_dir / "jobs", relevance)
         self._rollout = self._rollout_of(plan.loop)
-        self._start: Sequence[float] | None = None
-        self.start = self._quality(plan.loop.checkpoint)
-        self._start = self.start.pop("rewards")
+        self.start = self._measured(plan.loop.checkpoint, None)
+        self._incumbent: Sequence[float] = self.start.pop("rewards")
 
     def rows(self, variant: Variant, seed: int) -> Iterator[Row]:
         """Run a variant with a seed and measure it: one row, or for a rival one for each budget."""
@@ -88,21 +86,18 @@ class Bench:
         folder = self._folder(self._same, seed)
         out = folder / "checkpoint"
         if not out.exists():
-            policy = self._run(config, self._same)
-            loop = self._loop_in(config, folder)
-            publish_policy(config, loop, policy, self._searches.held_out, out)
+            publish_policy(config, folder, self._run(config, self._same), self._searches.held_out, out)
         return out
 
     def quality(self, policy: Path) -> Row:
         """Return the measures of a policy."""
-        row = self._quality(policy)
+        row = self._measured(policy, self._incumbent)
         del row["rewards"]
         return row
 
-    def _quality(self, policy: Path) -> Row:
-        held_out = self._searches.held_out
-        rated = self._rollout(policy, held_out, seed=0, mode="greedy", done=lambda: None)
-        found = measures([one for (one,) in rated], self._start)
+    def _measured(self, policy: Path, incumbent: Sequence[float] | None) -> Row:
+        rated = self._rollout(Draw(policy, 0, "greedy"), self._searches.held_out, lambda: None)
+        found = measures([one for (one,) in rated], incumbent)
         by_labels = self._judge.of_policy(policy, self._loop.sampling, threads=self._threads)
         return {"length" if name == "tokens" else name: value for name, value in found.items()} | by_labels
 
@@ -111,14 +106,12 @@ class Bench:
         claim(folder, config)
         last = folder / "policy"
         if not last.exists():
-            self._loop_in(config, folder).run().rename(last)
+            found, rollout = self._searches, self._rollout_of(config)
+            material = Material(found.learning, found.held_out, rollout, found.unclicked)
+            Loop(config, material, folder).run().rename(last)
             for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
                 shutil.rmtree(older)
         return last
-
-    def _loop_in(self, config: LoopConfig, folder: Path) -> Loop:
-        found, rollout = self._searches, self._rollout_of(config)
-        return Loop(config, Material(found.learning, found.held_out, rollout, found.unclicked), folder)
 
     def _rollout_of(self, config: LoopConfig) -> LocalRollout:
         rater = served_rater(config, self._searches.corpus, self._threads)
@@ -150,7 +143,7 @@ def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def cost_of(run_dir: Path, phases: int) -> Row:
     """Return what a finished loop took: seconds of rollouts and passes, steps, tokens learnt from."""
-    folders = [run_dir / f"phase-{phase:02d}" for phase in range(1, phases + 1)]
+    folders = [phase_folder(run_dir, phase) for phase in range(1, phases + 1)]
     seconds = [json.loads(line)["seconds"] for folder in folders for line in _lines(folder / "seconds.jsonl")]
     return {
         "syncs": phases,

@@ -25,6 +25,7 @@ from training.ablations_plot import draw_ablations, table
 from training.compare import compare
 from training.config import read_config
 from training.datasets.beir import read_task
+from training.loop import write_whole
 from training.reproduce import commit, machine
 
 SPLITS = ("dev_seen", "dev_unseen", "dev_canonical")
@@ -54,9 +55,7 @@ class Record:
 
     def save(self) -> None:
         """Write the file."""
-        part = self._file.with_name(f"{self._file.name}.part")
-        part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        part.replace(self._file)
+        write_whole(self._file, json.dumps(self.content, indent=1) + "\n")
 
 
 def fill(record: Record, plan: Plan, runs: Path) -> None:

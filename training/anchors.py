@@ -13,14 +13,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.contracts.prompt import render
 from app.engines.base import Completion
 from app.engines.text import read_tokenizer
 from training.config import SampleConfig
 from training.datasets.instances import Search
 from training.mpo import PairIds
-from training.policy_engine import policy_engine
-from training.sampling import sample
+from training.policy_engine import running_engine
+from training.sampling import prompt_ids, sample
 
 
 def draw_anchors(
@@ -48,9 +47,8 @@ def draw_anchors(
     found = []
     for search, answer in zip(searches, answers, strict=True):
         if answer.finish_reason == "stop":
-            prompt = tokenizer.encode(render(search.query, search.context), add_special_tokens=False).ids
             ids, logprob = list(answer.token_ids), answer.logprob
-            found.append(PairIds(prompt, ids, ids, logprob, logprob, margin=0.0))
+            found.append(PairIds(prompt_ids(tokenizer, search), ids, ids, logprob, logprob, margin=0.0))
     return found
 
 
@@ -65,12 +63,8 @@ def first_choices(
     """Return what the policy likes best to say to each search; arguments as `draw_anchors` has them."""
 
     async def work() -> list[Completion]:
-        engine = policy_engine(policy, config, threads=threads)
-        await engine.start()
-        try:
+        async with running_engine(policy, config, threads=threads) as engine:
             found = await sample(engine, searches, config, seed=0, mode="greedy", done=done)
-        finally:
-            await engine.close()
         return [answer for (answer,) in found]
 
     return asyncio.run(work())

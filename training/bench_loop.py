@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from training.config import LoopConfig, read_config
 from training.datasets.instances import Instance
 from training.loop import pairs_in
 from training.mpo_phase import train_phase
-from training.policy_engine import policy_engine
+from training.policy_engine import running_engine
 from training.rating import RatedCompletion
 from training.rollout import served_rater
 from training.sampling import sample
@@ -57,8 +56,7 @@ class Bench:
 
     def __init__(self, config: LoopConfig, instances: Sequence[Instance], corpus: Sequence[str]) -> None:
         self._config, self._instances, self._corpus = config, instances, corpus
-        self._threads = config.threads or os.cpu_count() or 1
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(config.num_threads)
 
     def round(self, number: int) -> tuple[float, float, float]:
         """Return the seconds of each of STEPS; the round's number is the seed."""
@@ -80,12 +78,11 @@ class Bench:
             return sampling, scoring, perf_counter() - began
 
     async def _rollout(self, seed: int) -> tuple[float, float, list[list[RatedCompletion]]]:
-        rater = served_rater(self._config, self._corpus, self._threads)
+        config, threads = self._config, self._config.num_threads
+        rater = served_rater(config, self._corpus, threads)
         began = perf_counter()
-        engine = policy_engine(self._config.checkpoint, self._config.sampling, threads=self._threads)
-        await engine.start()
-        drawn = await sample(engine, self._instances, self._config.sampling, seed=seed)
-        await engine.close()
+        async with running_engine(config.checkpoint, config.sampling, threads=threads) as engine:
+            drawn = await sample(engine, self._instances, config.sampling, seed=seed)
         drew = perf_counter()
         rated = await rater.rate(self._instances, drawn)
         return drew - began, perf_counter() - drew, rated

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 -- it has no public name
 
 
+_RESUMES = "An interrupted run goes on where it was when the same command is given again."
+
+
 def add_train(subparsers: Subparsers) -> None:
     """Add `corewrite train`: make a checkpoint, or a relevance model, from data."""
     parser = subparsers.add_parser("train", help="make a checkpoint")
@@ -22,22 +25,17 @@ def add_train(subparsers: Subparsers) -> None:
     sft = steps.add_parser(
         "sft",
         help="supervised fine-tuning from scratch",
-        description="Train tokenizer and model, fit the confidence, write the checkpoint folder. An "
-        "interrupted run goes on where it was when the same command is given again.",
+        description=f"Train tokenizer and model, fit the confidence, write the checkpoint folder. {_RESUMES}",
     )
-    sft.add_argument("--config", type=Path, required=True, help="TOML, such as training/configs/default.toml")
-    sft.add_argument("--run-dir", type=Path, help="where the run keeps its state (runs/NAME)")
-    sft.add_argument("--out", type=Path, help="checkpoint folder to write (RUN_DIR/checkpoint)")
+    _add_run(sft, "default.toml", out="checkpoint folder to write (RUN_DIR/checkpoint)")
     sft.set_defaults(run=run_sft)
     loop = steps.add_parser(
         "loop",
         help="better rewrites by preference: phases of sampling, scoring, and a pass over the pairs",
         description="Go through the phases of semi-online Mixed Preference Optimization with the relevance "
-        "model as the reward. A loop that was killed goes on when the same command is given again.",
+        f"model as the reward. {_RESUMES}",
     )
-    loop.add_argument("--config", type=Path, required=True, help="TOML, such as training/configs/loop.toml")
-    loop.add_argument("--run-dir", type=Path, help="where the loop keeps its files (runs/NAME)")
-    loop.add_argument("--out", type=Path, help="checkpoint folder to write (RUN_DIR/checkpoint)")
+    _add_run(loop, "loop.toml", out="checkpoint folder to write (RUN_DIR/checkpoint)")
     loop.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -51,18 +49,21 @@ def add_train(subparsers: Subparsers) -> None:
     relevance = steps.add_parser(
         "relevance",
         help="the relevance model, from all-MiniLM-L6-v2",
-        description="Train the vision tower and both heads, fit their calibration, write the folder. An "
-        "interrupted run goes on where it was when the same command is given again.",
+        description="Train the vision tower and both heads, fit their calibration, write the folder. "
+        f"{_RESUMES}",
     )
-    relevance.add_argument(
-        "--config", type=Path, required=True, help="TOML, such as training/configs/relevance.toml"
-    )
-    relevance.add_argument("--run-dir", type=Path, help="where the run keeps its state (runs/NAME)")
-    relevance.add_argument("--out", type=Path, help="folder to write (RUN_DIR/NAME, or RUN_DIR/NAME-float32)")
+    _add_run(relevance, "relevance.toml", out="folder to write (RUN_DIR/NAME, or RUN_DIR/NAME-float32)")
     relevance.add_argument(
         "--float32", action="store_true", help="write a graph four times as large, to see what 8 bits cost"
     )
     relevance.set_defaults(run=run_relevance)
+
+
+def _add_run(parser: argparse.ArgumentParser, config: str, *, out: str) -> None:
+    """What every run is told: its configuration, where its state lies, and where its result goes."""
+    parser.add_argument("--config", type=Path, required=True, help=f"TOML, such as training/configs/{config}")
+    parser.add_argument("--run-dir", type=Path, help="where the run keeps its files (runs/NAME)")
+    parser.add_argument("--out", type=Path, help=out)
 
 
 def run_sft(args: argparse.Namespace) -> int:

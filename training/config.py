@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -195,6 +196,11 @@ class LoopConfig(Section):
     reward: RewardConfig = RewardConfig()
     pairs: PairConfig = PairConfig()
     mpo: MpoConfig = MpoConfig()
+
+    @property
+    def num_threads(self) -> int:
+        """`threads`, counted."""
+        return self.threads or os.cpu_count() or 1
 
     @model_validator(mode="after")
     def _each_simulation_once(self) -> Self:

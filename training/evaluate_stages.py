@@ -44,25 +44,11 @@ def measure_stages(
     async def measure() -> list[Row]:
         model = served_relevance(relevance)
         stack = await Stack.over(task.documents, model)
-        rows = await evaluate_stages(task, stack, rewrites, arms=arms, only_judged=only_judged)
+        rows = stage_rows(await arm_values(task, stack, rewrites, arms=arms, only_judged=only_judged))
         await model.close()
         return rows
 
     return asyncio.run(measure())
-
-
-async def evaluate_stages(
-    task: Task,
-    stack: Stack,
-    rewrites: Mapping[str, Sequence[Rewrite]],
-    *,
-    knobs: Knobs = SHIPPED,
-    arms: Sequence[str] = ARMS,
-    only_judged: bool = False,
-) -> list[Row]:
-    """Return a row for each arm; arguments as `arm_values` has them."""
-    values = await arm_values(task, stack, rewrites, knobs=knobs, arms=arms, only_judged=only_judged)
-    return [row("staged", arm, values[arm], values["none"]) for arm in arms]
 
 
 async def arm_values(
@@ -96,6 +82,11 @@ async def arm_values(
             }
         values[arm] = per_query(task.qrels, ids, rankings)
     return values
+
+
+def stage_rows(values: Mapping[str, Values]) -> list[Row]:
+    """Return a row for each arm of `arm_values`, compared with `none`."""
+    return [row("staged", arm, found, values["none"]) for arm, found in values.items()]
 
 
 def plans_of(

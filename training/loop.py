@@ -11,18 +11,16 @@ goes on after the last one.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
-from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
 from training.anchors import draw_anchors
 from training.config import LoopConfig, PairConfig
@@ -32,7 +30,8 @@ from training.mpo import PairIds
 from training.mpo_phase import PhaseError, train_phase
 from training.pairs import Rated, pairs_of
 from training.rating import RatedCompletion
-from training.rollout import Mode, Rollout
+from training.rollout import Draw, Rollout
+from training.sampling import prompt_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +78,8 @@ class Loop:
             )
         return policy
 
-    def folder(self, phase: int) -> Path:
-        """Where a phase leaves its files; phase 0 has the incumbent's measures alone."""
-        return self._run_dir / f"phase-{phase:02d}"
-
     def _phase(self, phase: int, policy: Path) -> Path:
-        folder = self.folder(phase)
+        folder = phase_folder(self._run_dir, phase)
         folder.mkdir(parents=True, exist_ok=True)
         pairs, steps, trained = folder / "pairs.jsonl", folder / "steps.jsonl", folder / "policy"
         if not pairs.exists():
@@ -95,7 +90,7 @@ class Loop:
             ids = pairs_in(policy, self._config.pairs, instances, rated)
             _write_lines(pairs, [*map(asdict, ids), *self._anchors(phase, len(ids))])
         if not pairs.stat().st_size:
-            _write(steps, "")
+            write_whole(steps, "")
             self._measure(phase, policy)
             return policy
         if not trained.exists():
@@ -120,11 +115,11 @@ class Loop:
         return [learning[place] for place in order[skipped : skipped + count]]
 
     def _rated(
-        self, policy: Path, instances: Sequence[Instance], phase: int, mode: Mode
+        self, policy: Path, instances: Sequence[Instance], phase: int, mode: Literal["sample", "greedy"]
     ) -> list[list[RatedCompletion]]:
-        seed = self._config.seed + phase
+        draw = Draw(policy, self._config.seed + phase, mode)
         with tqdm(total=len(instances), unit="query", desc=f"phase {phase}, {mode}") as bar:
-            return self._material.rollout(policy, instances, seed=seed, mode=mode, done=bar.update)
+            return self._material.rollout(draw, instances, bar.update)
 
     def _anchors(self, phase: int, pairs: int) -> list[dict[str, Any]]:
         """The phase's share of anchors, which are drawn once for the whole loop."""
@@ -133,11 +128,10 @@ class Loop:
             return []
         file = self._run_dir / "anchors.jsonl"
         if not file.exists():
-            searches = self._material.unclicked
+            searches, config = self._material.unclicked, self._config
             with tqdm(total=len(searches), unit="query", desc="anchors") as bar:
-                threads = self._config.threads or os.cpu_count() or 1
                 drawn = draw_anchors(
-                    self._config.checkpoint, searches, self._config.sampling, threads=threads, done=bar.update
+                    config.checkpoint, searches, config.sampling, threads=config.num_threads, done=bar.update
                 )
             _write_lines(file, map(asdict, drawn))
         anchors = file.read_text(encoding="utf-8").splitlines()
@@ -145,14 +139,19 @@ class Loop:
         return [json.loads(anchors[place]) for place in chosen]
 
     def _measure(self, phase: int, policy: Path) -> None:
-        file = self.folder(phase) / "measures.json"
+        file = phase_folder(self._run_dir, phase) / "measures.json"
         if file.exists():
             return
         rated = [one for (one,) in self._rated(policy, self._material.held_out, phase, "greedy")]
-        incumbent = self.folder(0) / "measures.json"
+        incumbent = phase_folder(self._run_dir, 0) / "measures.json"
         before = json.loads(incumbent.read_text(encoding="utf-8"))["rewards"] if incumbent.exists() else None
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write(file, json.dumps(measures(rated, before), indent=1) + "\n")
+        write_whole(file, json.dumps(measures(rated, before), indent=1) + "\n")
+
+
+def phase_folder(run_dir: Path, phase: int) -> Path:
+    """Where a phase of a run leaves its files; phase 0 has the incumbent's measures alone."""
+    return run_dir / f"phase-{phase:02d}"
 
 
 @contextmanager
@@ -174,7 +173,7 @@ def pairs_in(
     tokenizer, _ = read_tokenizer(policy)
     found = []
     for instance, completions in zip(instances, rated, strict=True):
-        prompt = tokenizer.encode(render(instance.query, instance.context), add_special_tokens=False).ids
+        prompt = prompt_ids(tokenizer, instance)
         plain = [Rated(one.completion.text.strip(), one.reward, one.floored) for one in completions]
         for pair in pairs_of(plain, k=config.k, tie=config.tie):
             chosen, rejected = (completions[n].completion for n in (pair.chosen, pair.rejected))
@@ -238,10 +237,11 @@ def _drawn(instance: Instance, rated: Sequence[RatedCompletion]) -> dict[str, An
 
 
 def _write_lines(path: Path, records: Any) -> None:
-    _write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    write_whole(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

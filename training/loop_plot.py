@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.loop import phase_folder
+
 PANELS = {
     "reward of first choices (nats)": ("reward",),
     "share of queries against the incumbent": ("improved", "worsened", "floored"),
@@ -22,7 +24,7 @@ def draw_loop(run_dir: Path, phases: int, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    folders = [run_dir / f"phase-{phase:02d}" for phase in range(phases + 1)]
+    folders = [phase_folder(run_dir, phase) for phase in range(phases + 1)]
     measured = [json.loads((folder / "measures.json").read_text(encoding="utf-8")) for folder in folders]
     figure, axes = plt.subplots(1, len(PANELS) + 1, figsize=(4 * (len(PANELS) + 1), 3.4))
     for axis, (title, names) in zip(axes, PANELS.items(), strict=False):

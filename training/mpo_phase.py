@@ -85,14 +85,19 @@ def train_phase(
         if config.lora_rank:
             model = model.merge_and_unload()
         shutil.rmtree(part, ignore_errors=True)
-        model.save_pretrained(part)
-        for name in KEPT:
-            shutil.copy(policy / name, part)
+        save_policy(model, policy, part)
         if not config.lora_rank:
             torch.save(trainer.optimizer.state_dict()["state"], part / MOMENTS)
         shutil.rmtree(out, ignore_errors=True)
         part.rename(out)
     trainer.accelerator.wait_for_everyone()
+
+
+def save_policy(model: Any, start: Path, folder: Path) -> None:
+    """Write a model's weights into `folder`, beside the tokenizer of the policy it started from."""
+    model.save_pretrained(folder)
+    for name in KEPT:
+        shutil.copy(start / name, folder)
 
 
 class StepLog(TrainerCallback):  # type: ignore[misc]  # transformers is untyped

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,8 @@ from training.config import ConfigError, LoopConfig, SampleConfig
 from training.datasets.instances import Instance
 from training.policy_engine import policy_engine
 from training.rating import RatedCompletion, Rater
-from training.rollout import Mode, drawn_and_rated
+from training.rollout import Draw
+from training.sampling import sample
 
 # Instances that an actor is given at a time: it is idle at the end of each, so not few; a killed one's are
 # done again, so not many. Each actor has several turns, for not all are equally fast.
@@ -35,12 +35,10 @@ BATCH, TURNS = 64, 4
 class Work:
     """What all actors of a rollout do; it travels to them."""
 
-    policy: Path
+    draw: Draw
     sampling: SampleConfig
     make_rater: Callable[[], Rater]
     threads: int
-    seed: int
-    mode: Mode
 
 
 class Actor:
@@ -67,13 +65,12 @@ class Actor:
         work = self._work
         if self._ready is None:
             # Never closed: Ray ends an actor by ending its process.
-            engine = policy_engine(work.policy, work.sampling, threads=work.threads)
+            engine = policy_engine(work.draw.policy, work.sampling, threads=work.threads)
             await engine.start()
             self._ready = engine, work.make_rater()
         engine, rater = self._ready
-        return await drawn_and_rated(
-            engine, rater, instances, work.sampling, seed=work.seed, mode=work.mode, done=lambda: None
-        )
+        drawn = await sample(engine, instances, work.sampling, seed=work.draw.seed, mode=work.draw.mode)
+        return await rater.rate(instances, drawn)
 
 
 class RayRollout:
@@ -89,13 +86,7 @@ class RayRollout:
         self._config, self._make_rater, self._workers = config, make_rater, workers
 
     def __call__(
-        self,
-        policy: Path,
-        instances: Sequence[Instance],
-        *,
-        seed: int,
-        mode: Mode,
-        done: Callable[[], object],
+        self, draw: Draw, instances: Sequence[Instance], done: Callable[[], object]
     ) -> list[list[RatedCompletion]]:
         """See `Rollout`."""
         if not instances:
@@ -111,9 +102,8 @@ class RayRollout:
             for _ in row["found"]:
                 done()
 
-        work = Work(
-            policy.resolve(), self._config, self._make_rater, self._workers.threads, seed=seed, mode=mode
-        )
+        placed = replace(draw, policy=draw.policy.resolve())
+        work = Work(placed, self._config, self._make_rater, self._workers.threads)
         run_on_actors(
             Actor,
             {"work": work},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -18,6 +20,21 @@ from training.config import SampleConfig
 from training.transformers_engine import TransformersEngine
 
 NO_DIGEST = "0" * 64  # nobody asks a policy under training which weights answered
+
+
+@asynccontextmanager
+async def running_engine(policy: Path, config: SampleConfig, *, threads: int) -> AsyncIterator[Engine]:
+    """A `policy_engine`, started, and closed at the end.
+
+    Raises:
+        EngineError: it does not start.
+    """
+    engine = policy_engine(policy, config, threads=threads)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
 
 
 def policy_engine(policy: Path, config: SampleConfig, *, threads: int) -> Engine:

@@ -8,6 +8,7 @@ does. A policy that pleases the first alone has learnt its reward instead of its
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,12 +18,11 @@ from training.anchors import first_choices
 from training.config import SampleConfig
 from training.datasets.beir import Document, Task
 from training.datasets.instances import Search
-from training.datasets.jobs import LabelledTitle, read_jobs
 from training.datasets.judgements import click_side
-from training.datasets.validation import validation_task
 from training.measures import NDCG, per_query
 from training.retrieval import DenseRetriever, Run, top
 from training.search import corpus_embeddings
+from training.tune import validation_sides
 
 DEPTH = 10
 
@@ -62,16 +62,15 @@ def policy_sides(jobs_dir: Path) -> dict[str, Task]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    split = read_jobs(jobs_dir)
-    sides = {
-        "clicked": [held for held in split.seen if click_side(held.onet_code) == "train"],
-        "quiet": [held for held in split.seen if click_side(held.onet_code) != "train"],
-        "hidden": split.unseen,
-        "canonical": [LabelledTitle(title, code) for code, title in (split.canonical | split.hidden).items()],
-    }
+    sides = validation_sides(jobs_dir, sys.maxsize)
+    seen = sides["seen"]
+    clicked = [query for query in seen.queries if click_side(query.fields["onet_code"]) == "train"]
+    quiet = [query for query in seen.queries if query not in clicked]
     return {
-        side: validation_task(jobs_dir, [(held.title, held.onet_code) for held in titles])
-        for side, titles in sides.items()
+        "clicked": seen.with_queries(clicked),
+        "quiet": seen.with_queries(quiet),
+        "hidden": sides["unseen"],
+        "canonical": sides["canonical"],
     }
 
 

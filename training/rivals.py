@@ -18,7 +18,6 @@ import asyncio
 import json
 import math
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +45,8 @@ from app.engines.decoding import Hypothesis
 from app.engines.text import completions_of, read_tokenizer
 from training.config import ConfigError, LoopConfig
 from training.datasets.instances import Instance
-from training.mpo_phase import KEPT
+from training.loop import phase_folder
+from training.mpo_phase import save_policy
 from training.rating import RatedCompletion, Rater
 
 Kind = Literal["grpo", "online_dpo"]
@@ -149,7 +149,7 @@ def train_rival(
 
 def gradient_tokens(run_dir: Path, phases: int) -> int:
     """Return `Budgets.tokens` of a finished loop: a completion counts in each of its pairs."""
-    files = [run_dir / f"phase-{phase:02d}" / "pairs.jsonl" for phase in range(1, phases + 1)]
+    files = [phase_folder(run_dir, phase) / "pairs.jsonl" for phase in range(1, phases + 1)]
     pairs = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return sum(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs)
 
@@ -214,7 +214,5 @@ class _Meter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 
     def _keep(self, budget: Budget, steps: int, model: Any) -> None:
         folder = self._out / f"by-{budget}"
-        model.save_pretrained(folder)
-        for name in KEPT:
-            shutil.copy(self._start / name, folder)
+        save_policy(model, self._start, folder)
         self.snapshots[budget] = Snapshot(budget, folder, steps, self._seconds, self._judge.tokens)

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from app.engines.base import Engine
 from training.config import LoopConfig, SampleConfig
 from training.datasets.instances import Instance
-from training.policy_engine import policy_engine
+from training.policy_engine import running_engine
 from training.rating import RatedCompletion, Rater
 from training.sampling import sample
 from training.served import served_relevance
 
-Mode = Literal["sample", "greedy"]
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is drawn from, and how.
+
+    Args:
+        policy: a folder with its weights and tokenizer.
+        seed: of the draw.
+        mode: `greedy` is one completion, what the policy likes best.
+    """
+
+    policy: Path
+    seed: int
+    mode: Literal["sample", "greedy"]
 
 
 class Rollout(Protocol):
     """A way to get rated completions."""
 
     def __call__(
-        self,
-        policy: Path,
-        instances: Sequence[Instance],
-        *,
-        seed: int,
-        mode: Mode,
-        done: Callable[[], object],
+        self, draw: Draw, instances: Sequence[Instance], done: Callable[[], object]
     ) -> list[list[RatedCompletion]]:
         """Return the rated completions of each instance, in the order of the instances.
 
         Args:
-            policy: a folder with its weights and tokenizer.
+            draw: from what, and how.
             instances: any number.
-            seed: of the draw.
-            mode: `greedy` is one completion, what the policy likes best.
             done: called after each instance.
 
         Raises:
@@ -57,42 +62,18 @@ class LocalRollout:
         self._config, self._rater, self._threads = config, rater, threads
 
     def __call__(
-        self,
-        policy: Path,
-        instances: Sequence[Instance],
-        *,
-        seed: int,
-        mode: Mode,
-        done: Callable[[], object],
+        self, draw: Draw, instances: Sequence[Instance], done: Callable[[], object]
     ) -> list[list[RatedCompletion]]:
         """See `Rollout`."""
 
         async def work() -> list[list[RatedCompletion]]:
-            engine = policy_engine(policy, self._config, threads=self._threads)
-            await engine.start()
-            try:
-                return await drawn_and_rated(
-                    engine, self._rater, instances, self._config, seed=seed, mode=mode, done=done
+            async with running_engine(draw.policy, self._config, threads=self._threads) as engine:
+                drawn = await sample(
+                    engine, instances, self._config, seed=draw.seed, mode=draw.mode, done=done
                 )
-            finally:
-                await engine.close()
+                return await self._rater.rate(instances, drawn)
 
         return asyncio.run(work())
-
-
-async def drawn_and_rated(
-    engine: Engine,
-    rater: Rater,
-    instances: Sequence[Instance],
-    config: SampleConfig,
-    *,
-    seed: int,
-    mode: Mode,
-    done: Callable[[], object],
-) -> list[list[RatedCompletion]]:
-    """Return what a started engine draws, rated; see `Rollout`."""
-    drawn = await sample(engine, instances, config, seed=seed, mode=mode, done=done)
-    return await rater.rate(instances, drawn)
 
 
 def served_rater(config: LoopConfig, corpus: Sequence[str], threads: int) -> Rater:

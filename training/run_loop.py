@@ -6,7 +6,6 @@ searches (real, or simulated over the staged stack) -> instances -> phases -> ch
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from training.calibrate import make_probes
 from training.card import preference_card
 from training.config import ConfigError, LoopConfig
 from training.datasets.instances import Instance
-from training.loop import Loop, Material
+from training.loop import Loop, Material, phase_folder
 from training.loop_plot import draw_loop
 from training.on_ray import RayRollout
 from training.publish import publish
@@ -37,8 +36,9 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
 
     Raises:
         ConfigError, DataError, CheckpointError: what it needs is missing or wrong.
+        PhaseError, CorewriteError: the loop failed; see `Loop.run`.
     """
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.num_threads)
     claim(run_dir, config)
     load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
     searches = read_searches(config, run_dir)
@@ -46,7 +46,7 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
     loop = Loop(config, Material(searches.learning, searches.held_out, rollout, searches.unclicked), run_dir)
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
-    publish_policy(config, loop, policy, searches.held_out, out)
+    publish_policy(config, run_dir, policy, searches.held_out, out)
 
 
 def claim(run_dir: Path, config: LoopConfig) -> None:
@@ -73,8 +73,8 @@ def claim(run_dir: Path, config: LoopConfig) -> None:
 def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | None) -> Rollout:
     """Return what draws and rates; how it is distributed is no part of what is computed."""
     if workers is None:
-        threads = config.threads or os.cpu_count() or 1
-        return LocalRollout(config.sampling, served_rater(config, corpus, threads), threads=threads)
+        rater = served_rater(config, corpus, config.num_threads)
+        return LocalRollout(config.sampling, rater, threads=config.num_threads)
     # Both travel to every actor, whose working directory is another.
     counted = corpus if "overlap" in config.reward.scorers else ()
     placed = config.model_copy(update={"relevance": config.relevance.resolve()})
@@ -82,13 +82,16 @@ def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | N
 
 
 def publish_policy(
-    config: LoopConfig, loop: Loop, policy: Path, held_out: Sequence[Instance], out: Path
+    config: LoopConfig, run_dir: Path, policy: Path, held_out: Sequence[Instance], out: Path
 ) -> None:
-    """Write the checkpoint of a policy: calibrated anew, its parent named."""
+    """Write the checkpoint of the policy that the loop in `run_dir` ended with.
+
+    It is calibrated anew, and names its parent.
+    """
     parent = load_checkpoint(config.checkpoint)
     model = Qwen3ForCausalLM.from_pretrained(policy, dtype=torch.float32)
     phases = [
-        json.loads((loop.folder(phase) / "measures.json").read_text(encoding="utf-8"))
+        json.loads((phase_folder(run_dir, phase) / "measures.json").read_text(encoding="utf-8"))
         for phase in range(config.phases + 1)
     ]
     tokenizer, _ = read_tokenizer(policy)

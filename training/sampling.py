@@ -10,12 +10,20 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from tokenizers import Tokenizer
+
 from app.contracts.prompt import render
 from app.engines.base import Completion, Engine, GenerationRequest
 from training.config import SampleConfig
 from training.datasets.instances import Instance, Search
 
 CONCURRENCY = 64
+
+
+def prompt_ids(tokenizer: Tokenizer, search: Instance | Search) -> list[int]:
+    """The prompt of a search as every engine reads it."""
+    ids: list[int] = tokenizer.encode(render(search.query, search.context), add_special_tokens=False).ids
+    return ids
 
 
 async def sample(

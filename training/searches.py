@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
 from app.relevance.base import Content
 from training.config import LogConfig, LoopConfig
@@ -19,6 +18,7 @@ from training.datasets.followups import read_items
 from training.datasets.instances import Instance, Search
 from training.datasets.ubi import Instances, Options, read_instances
 from training.needs import NEEDS, Need
+from training.sampling import prompt_ids
 from training.search import Stack
 from training.served import ServedRewriter, served_relevance
 from training.simulate import events, rankings, write_log
@@ -123,8 +123,7 @@ def within_window(searches: Iterable[Asked], config: LoopConfig) -> Iterator[Ask
     tokenizer, _ = read_tokenizer(config.checkpoint)
     window = config.sampling.max_model_tokens
     for search in searches:
-        prompt = tokenizer.encode(render(search.query, search.context), add_special_tokens=False)
-        if len(prompt.ids) + config.sampling.max_tokens <= window:
+        if len(prompt_ids(tokenizer, search)) + config.sampling.max_tokens <= window:
             yield search
 
 

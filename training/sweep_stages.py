@@ -24,7 +24,7 @@ from app.relevance.model import OnnxRelevance
 from training.datasets.beir import Task
 from training.datasets.judgements import click_side
 from training.evaluate import Rewrite
-from training.evaluate_stages import evaluate_stages
+from training.evaluate_stages import arm_values, stage_rows
 from training.search import Knobs, Stack
 from training.served import ServedRewriter, served_relevance
 from training.tune import SEED, validation_sides
@@ -52,7 +52,7 @@ async def sweep(
             "break_even": knobs.break_even,
         }
         for side, (task, rewrites) in sides.items():
-            none, *arms = await evaluate_stages(task, stack, rewrites, knobs=knobs, arms=ARMS)
+            none, *arms = stage_rows(await arm_values(task, stack, rewrites, knobs=knobs, arms=ARMS))
             row[f"{side} none"] = round(none.ndcg, 4)
             for found in arms:
                 row[f"{side} {found.rewrite}"] = round(found.delta, 4)

@@ -18,16 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loop_configs import loop_config
+
 from app.errors import CorewriteError
 from app.ray_actors import Workers
 from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
-from training.config import LogConfig, LoopConfig, RewardConfig, SampleConfig
+from training.config import RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
 from training.on_ray import RayRollout
 from training.rating import RatedCompletion
-from training.rollout import LocalRollout, Rollout, served_rater
+from training.rollout import Draw, LocalRollout, Rollout, served_rater
 
 TITLES = ("icu rn", "mig welder", "night clerk", "baker", "truck driver", "painter", "nurse aide", "cook")
 INSTANCES = [
@@ -38,7 +40,7 @@ INSTANCES = [
 
 
 def rated(rollout: Rollout, policy: Path, done: Any = lambda: None) -> list[list[RatedCompletion]]:
-    return rollout(policy, INSTANCES, seed=3, mode="sample", done=done)
+    return rollout(Draw(policy, 3, "sample"), INSTANCES, done)
 
 
 def working() -> list[int]:
@@ -70,15 +72,10 @@ class Kill:
 def main() -> None:
     folder, happens = Path(sys.argv[1]), sys.argv[2]
     policy = shutil.copytree(DEFAULT_CHECKPOINT, folder / "policy")
-    config = LoopConfig(
-        name="rollouts",
-        seed=1,
-        data_dir=folder,
+    config = loop_config(
+        folder,
         checkpoint=policy,
         relevance=DEFAULT_RELEVANCE,
-        phases=1,
-        instances=1,
-        logs=(LogConfig(corpus=folder, simulated="jobs"),),
         sampling=SampleConfig(num_generations=4, max_tokens=16),
         reward=RewardConfig(gamma=0.5, scorers=("rawrank", "overlap")),
     )

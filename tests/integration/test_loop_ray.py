@@ -23,7 +23,7 @@ def rollouts(folder: Path, happens: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("rollouts.py")), str(folder), happens],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MARK": uuid.uuid4().hex},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "MARK": uuid.uuid4().hex},
         capture_output=True,
         text=True,
         check=False,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeRelevance
+from loop_configs import loop_config
 from safetensors.torch import load_file
 from tiny_policy import write_policy
 
@@ -17,7 +18,7 @@ from app.contracts.prompt import NO_CONTEXT, Context, Item, render
 from app.contracts.reasons import Drop
 from app.engines.text import read_tokenizer
 from app.relevance.base import Content
-from training.config import LogConfig, LoopConfig, MpoConfig, PairConfig, RewardConfig, SampleConfig
+from training.config import LoopConfig, MpoConfig, PairConfig, RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
 from training.loop import Loop, Material, pairs_in
 from training.mpo_phase import PhaseError
@@ -35,16 +36,11 @@ REWARD = RewardConfig(not_floored=tuple(Drop))  # random weights write what the 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
     policy = write_policy(tmp_path_factory.mktemp("policy"))
-    return LoopConfig(
-        name="tiny",
-        seed=1,
-        data_dir=policy,
-        checkpoint=policy,
-        relevance=policy,
+    return loop_config(
+        policy,
         phases=2,
         instances=4,
         threads=1,
-        logs=(LogConfig(corpus=policy, simulated="jobs"),),
         sampling=SAMPLING,
         reward=REWARD,
         pairs=PairConfig(k=2, tie=0.0),

@@ -32,11 +32,9 @@ def test_what_is_written_is_searched_in_place_of_its_query() -> None:
 
 def test_each_side_is_measured_by_each_retriever() -> None:
     one = Task(DOCUMENTS, QUERIES[1:], TASK.qrels)
-    relevance = FakeRelevance()
-    retrievers = {"words": Bm25Retriever(DOCUMENTS), "vectors": BiEncoder(DOCUMENTS, relevance, np.eye(2))}
-    retrievers["vectors"] = Bm25Retriever(DOCUMENTS[1:])  # type: ignore[assignment]  # finds the welder alone
+    retrievers = {"all": Bm25Retriever(DOCUMENTS), "welders": Bm25Retriever(DOCUMENTS[1:])}
     found = PolicyJudge({"both": TASK, "one": one}, retrievers).of_rewrites({"icu rn": "registered nurse"})
-    assert found == {"both words": 1.0, "both vectors": 0.5, "one words": 1.0, "one vectors": 1.0}
+    assert found == {"both all": 1.0, "both welders": 0.5, "one all": 1.0, "one welders": 1.0}
 
 
 def test_the_bi_encoder_ranks_by_its_vectors() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from loop_configs import loop_config
 from made_up_pairs import END
 from safetensors.torch import load_file
 from tiny_policy import write_policy
@@ -21,7 +22,7 @@ from app.engines.base import Completion
 from app.engines.embedded import EmbeddedEngine
 from app.engines.text import read_tokenizer
 from app.relevance.base import Content
-from training.config import ConfigError, LogConfig, LoopConfig, MpoConfig, SampleConfig
+from training.config import ConfigError, LoopConfig, MpoConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
 from training.rating import RatedCompletion
 from training.reward import Evidence, Reward
@@ -69,15 +70,9 @@ def material(rater: FakeRater, instances: int = 16) -> tuple[list[Instance], Any
 def config(tmp_path_factory: pytest.TempPathFactory) -> LoopConfig:
     torch.set_num_threads(1)
     policy = write_policy(tmp_path_factory.mktemp("policy"))
-    return LoopConfig(
-        name="tiny",
-        seed=1,
-        data_dir=policy,
-        checkpoint=policy,
-        relevance=policy,
-        phases=1,
+    return loop_config(
+        policy,
         instances=2,
-        logs=(LogConfig(corpus=policy, simulated="jobs"),),
         # Random weights like all tokens alike: among few of them there is something to learn in few steps.
         sampling=SampleConfig(num_generations=8, max_tokens=6, top_p=0.01),
         mpo=MpoConfig(batch=16, learning_rate=1e-2, bf16=False),

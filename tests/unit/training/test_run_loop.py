@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeRelevance
+from loop_configs import loop_config
 
 import training.searches
 from app.cli import main
@@ -58,18 +59,7 @@ JOBS = {"corpus": "corpus.jsonl", "simulated": "jobs"}
 
 
 def config_of(folder: Path, *logs: Mapping[str, Any]) -> LoopConfig:
-    return LoopConfig.model_validate(
-        {
-            "name": "one",
-            "seed": 1,
-            "data_dir": folder,
-            "checkpoint": folder,
-            "relevance": folder,
-            "phases": 1,
-            "instances": 1,
-            "logs": logs,
-        }
-    )
+    return loop_config(folder, logs=logs)
 
 
 class ClosedRelevance(FakeRelevance):
@@ -244,17 +234,7 @@ def test_workers_are_rays(
 
 @pytest.mark.parametrize(("engine", "gpus"), [("vllm", "all"), ("embedded", "none"), ("auto", "some")])
 def test_workers_take_a_gpu_where_their_engine_can_use_one(tmp_path: Path, engine: str, gpus: str) -> None:
-    config = LoopConfig(
-        name="one",
-        seed=1,
-        data_dir=tmp_path,
-        checkpoint=tmp_path,
-        relevance=tmp_path,
-        phases=1,
-        instances=1,
-        logs=(LogConfig(corpus=tmp_path, simulated="jobs"),),
-        sampling=SampleConfig.model_validate({"engine": engine}),
-    )
+    config = loop_config(tmp_path, sampling={"engine": engine})
     assert workers_for(config, 3, address=None) == Workers(3, 1, gpus)  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from training.cli_search import side_by_side
 from training.datasets.beir import Document, Query, Task
 from training.evaluate import Rewrite
-from training.evaluate_stages import ARMS, evaluate_stages, of_judged
+from training.evaluate_stages import ARMS, arm_values, of_judged, stage_rows
 from training.search import FINE, Knobs, Plan, Stack
 
 WORDS = ("night", "nurse", "shift", "welder", "icu", "rn", "registered", "care", "job", "lead")
@@ -122,8 +122,8 @@ def task() -> Task:
 
 def test_the_arms_are_what_they_say(shared: Stack) -> None:
     rewrites = {"q0": [Rewrite("registered nurse", 0.9)]}
-    found = evaluate_stages(task(), shared, rewrites, knobs=Knobs(1.0, 4.0, 100.0))
-    rows = {row.rewrite: row for row in asyncio.run(found)}
+    found = asyncio.run(arm_values(task(), shared, rewrites, knobs=Knobs(1.0, 4.0, 100.0)))
+    rows = {row.rewrite: row for row in stage_rows(found)}
     assert tuple(rows) == ARMS
     assert rows["empty"].delta == 0
     assert rows["empty"].ndcg == rows["none"].ndcg
@@ -132,8 +132,8 @@ def test_the_arms_are_what_they_say(shared: Stack) -> None:
     assert rows["alone"].delta > 0
     assert rows["random"].ndcg < rows["parallel"].ndcg
     tight = Knobs(max_factor=1.0)
-    bounded = asyncio.run(evaluate_stages(task(), shared, rewrites, knobs=tight, arms=("none", "finerank")))
-    assert bounded[1].delta == 0
+    found = asyncio.run(arm_values(task(), shared, rewrites, knobs=tight, arms=("none", "finerank")))
+    assert stage_rows(found)[1].delta == 0
 
 
 def test_rankings_of_judged_documents_keep_their_order() -> None:

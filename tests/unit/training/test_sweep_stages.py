@@ -12,7 +12,7 @@ from fakes import FakeRelevance
 from training.datasets.beir import Document, Query, Task
 from training.datasets.judgements import click_side
 from training.evaluate import Rewrite
-from training.evaluate_stages import evaluate_stages
+from training.evaluate_stages import arm_values, stage_rows
 from training.search import Knobs, Stack
 from training.sweep_stages import clean_sides, draw, sweep
 
@@ -40,9 +40,8 @@ def test_each_row_is_what_the_evaluation_says_of_its_settings(
     neutral, bounded, free = asyncio.run(sweep({"seen": (only, rewrites)}, relevance, settings))  # type: ignore[arg-type]
     assert neutral["seen finerank"] == bounded["seen finerank"] == 0  # b = 0, c = 1
     stack = asyncio.run(Stack.over(only.documents, relevance))
-    rows = asyncio.run(
-        evaluate_stages(only, stack, rewrites, knobs=settings[2], arms=("none", "finerank", "parallel"))
-    )
+    found = arm_values(only, stack, rewrites, knobs=settings[2], arms=("none", "finerank", "parallel"))
+    rows = stage_rows(asyncio.run(found))
     assert free["seen none"] == round(rows[0].ndcg, 4)
     assert [free["seen finerank"], free["seen parallel"]] == [round(row.delta, 4) for row in rows[1:]]
     assert free["seen parallel low"] == round(rows[2].delta_ci[0], 4)
