@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +35,19 @@ SPLITS = ("dev_seen", "dev_unseen", "dev_canonical")
 
 
 class Record:
-    """What was measured, in a file that is whole after every run."""
+    """What was measured, in a file that is whole after every run. Several processes may fill one file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._commit = commit()  # of the code that runs, whatever the tree becomes meanwhile
-        empty = {"machine": machine(), "start": {}, "stages": {}, "rows": []}
-        self.content: dict[str, Any] = (
-            json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
-        )
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that any process has added by now."""
+        if not self._file.exists():
+            return {"machine": machine(), "start": {}, "stages": {}, "rows": []}
+        content: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return content
 
     def has(self, group: str, name: str, seed: int) -> bool:
         """Whether a run is there; of a rival both ends count as one."""
@@ -49,32 +56,63 @@ class Record:
             (row["group"], row["variant"].partition(", equal")[0], row["seed"]) for row in rows
         }
 
-    def stamped(self, rows: Iterable[Row]) -> list[Row]:
-        """Return rows that name the commit which measured them."""
+    def add_start(self, row: Row) -> None:
+        """Keep the measures of what the loop starts from."""
+        with self._changing() as content:
+            content["start"] = row
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """Keep rows of runs; they name the commit that measured them."""
+        stamped = self._stamped(rows)
+        with self._changing() as content:
+            content["rows"] += stamped
+
+    def add_stages(self, split: str, rows: Iterable[Row]) -> None:
+        """Keep the rows of a split."""
+        stamped = self._stamped(rows)
+        with self._changing() as content:
+            content["stages"][split] = stamped
+
+    def _stamped(self, rows: Iterable[Row]) -> list[Row]:
         return [row | {"commit": self._commit} for row in rows]
 
-    def save(self) -> None:
-        """Write the file."""
-        write_whole(self._file, json.dumps(self.content, indent=1) + "\n")
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        folder = os.open(self._file.parent, os.O_RDONLY)  # what is locked; the file is another one each time
+        try:
+            flock(folder, LOCK_EX)
+            content = self.content
+            yield content
+            write_whole(self._file, json.dumps(content, indent=1) + "\n")
+        finally:
+            os.close(folder)
 
 
-def fill(record: Record, plan: Plan, runs: Path) -> None:
-    """Run and measure what the record lacks: first the loop and its dev splits, then the others by seed."""
+def fill(record: Record, plan: Plan, runs: Path, groups: Sequence[str] = ()) -> None:
+    """Run and measure what the record lacks: first the loop and its dev splits, then the others by seed.
+
+    Args:
+        record: of what is there.
+        plan: of all that there should be.
+        runs: folder of the runs.
+        groups: which of the others to run; all for want of any.
+    """
     same, *others = plan.variants
     order = [(same, seed) for seed in plan.seeds]
-    order += [(variant, seed) for seed in plan.seeds for variant in others]
+    order += [
+        (variant, seed) for seed in plan.seeds for variant in others if not groups or variant.group in groups
+    ]
     todo = [one for one in order if not record.has(one[0].group, one[0].name, one[1])]
     splits = [split for split in SPLITS if split not in record.content["stages"]]
     if not (todo or splits):
         return
     bench = Bench(plan, runs)
-    record.content["start"] = bench.start
+    record.add_start(bench.start)
     for variant, seed in tqdm(todo, unit="run"):
         if variant != same:
             _fill_stages(record, plan, bench, splits)
             splits = []
-        record.content["rows"] += record.stamped(bench.rows(variant, seed))
-        record.save()
+        record.add_rows(bench.rows(variant, seed))
     _fill_stages(record, plan, bench, splits)
 
 
@@ -84,8 +122,7 @@ def _fill_stages(record: Record, plan: Plan, bench: Bench, splits: Sequence[str]
         names = ["start", *(f"seed {seed}" for seed in plan.seeds)]
         task = read_task(plan.loop.data_dir / "jobs", split)
         rows = compare(task, checkpoints, plan.loop.relevance, names=names)
-        record.content["stages"][split] = record.stamped(rows)
-        record.save()
+        record.add_stages(split, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,9 +135,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plots", type=Path, default=Path("docs/plots"))
     parser.add_argument("--table", type=Path, default=Path("docs/ablations.md"))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"))
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        default=(),
+        metavar="GROUP",
+        help="these alone; those that compare seconds (loss, sync) want the machine to themselves",
+    )
     args = parser.parse_args(argv)
     record = Record(args.out)
-    fill(record, read_config(args.config, Plan), args.runs)
+    plan = read_config(args.config, Plan)
+    if unknown := set(args.groups) - {variant.group for variant in plan.variants}:
+        parser.error(f"--groups: {args.config} has no {', '.join(sorted(unknown))}")
+    fill(record, plan, args.runs, args.groups)
     draw_ablations(record.content, args.plots)
     args.table.write_text(table(record.content), encoding="utf-8")
     return 0

@@ -86,7 +86,7 @@ def model_card(
 def preference_card(
     config: LoopConfig,
     parent: str,
-    phases: Sequence[Mapping[str, Any]],
+    phases: Mapping[int, Mapping[str, Any]],
     *,
     parameters: int,
     reliability: Mapping[str, Mapping[str, Any]],
@@ -94,12 +94,12 @@ def preference_card(
 ) -> str:
     """Return the card of a checkpoint that the loop made of the one named `parent`.
 
-    `phases` holds what `training.loop.measures` found after each, the parent's first.
+    `phases` is what `training.loop.measured_phases` returns.
     """
     names = ("reward", "improved", "worsened", "floored", "tokens", "s_pos", "s_neg", "s_rand")
     rows = [
         f"| {number} | " + " | ".join(str(phase.get(name, "")) for name in names) + " |"
-        for number, phase in enumerate(phases)
+        for number, phase in phases.items()
     ]
     sources = [
         f"{log.needs:,} simulated queries for {log.simulated}" if log.simulated else "logged searches"

@@ -189,6 +189,9 @@ class LoopConfig(Section):
     relevance: Path = Field(description="folder of the deployed relevance model")
     phases: int = Field(gt=0)
     instances: int = Field(gt=0, description="of a phase, drawn from all logs; the last ones wrap around")
+    measure_every: int = Field(
+        default=1, gt=0, description="phases between measurements; the first and the last always are measured"
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
     logs: tuple[LogConfig, ...] = Field(min_length=1)
     reading: ReadingConfig = ReadingConfig()

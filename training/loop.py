@@ -33,6 +33,8 @@ from training.rating import RatedCompletion
 from training.rollout import Draw, Rollout
 from training.sampling import prompt_ids
 
+MEASURES = "measures.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
@@ -139,11 +141,11 @@ class Loop:
         return [json.loads(anchors[place]) for place in chosen]
 
     def _measure(self, phase: int, policy: Path) -> None:
-        file = phase_folder(self._run_dir, phase) / "measures.json"
-        if file.exists():
+        file = phase_folder(self._run_dir, phase) / MEASURES
+        if file.exists() or (phase % self._config.measure_every and phase < self._config.phases):
             return
         rated = [one for (one,) in self._rated(policy, self._material.held_out, phase, "greedy")]
-        incumbent = phase_folder(self._run_dir, 0) / "measures.json"
+        incumbent = phase_folder(self._run_dir, 0) / MEASURES
         before = json.loads(incumbent.read_text(encoding="utf-8"))["rewards"] if incumbent.exists() else None
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(measures(rated, before), indent=1) + "\n")
@@ -152,6 +154,16 @@ class Loop:
 def phase_folder(run_dir: Path, phase: int) -> Path:
     """Where a phase of a run leaves its files; phase 0 has the incumbent's measures alone."""
     return run_dir / f"phase-{phase:02d}"
+
+
+def measured_phases(run_dir: Path) -> dict[int, dict[str, Any]]:
+    """Return what `measures` found, by phase, as far as a run has come; phase 0 is the incumbent."""
+    files = sorted(run_dir.glob(f"phase-*/{MEASURES}"), key=_phase_of)
+    return {_phase_of(file): json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _phase_of(file: Path) -> int:
+    return int(file.parent.name.removeprefix("phase-"))
 
 
 @contextmanager

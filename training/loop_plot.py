@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.loop import phase_folder
+from training.loop import measured_phases, phase_folder
 
 PANELS = {
     "reward of first choices (nats)": ("reward",),
@@ -24,15 +24,15 @@ def draw_loop(run_dir: Path, phases: int, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    folders = [phase_folder(run_dir, phase) for phase in range(phases + 1)]
-    measured = [json.loads((folder / "measures.json").read_text(encoding="utf-8")) for folder in folders]
+    measured = measured_phases(run_dir)
     figure, axes = plt.subplots(1, len(PANELS) + 1, figsize=(4 * (len(PANELS) + 1), 3.4))
     for axis, (title, names) in zip(axes, PANELS.items(), strict=False):
         for name in names:
             axis.plot(*_points(measured, name), marker="o", label=name)
         axis.set(title=title, xlabel="phase")
         axis.legend()
-    losses = [loss for folder in folders[1:] for loss in _losses(folder / "steps.jsonl")]
+    folders = [phase_folder(run_dir, phase) for phase in range(1, phases + 1)]
+    losses = [loss for folder in folders for loss in _losses(folder / "steps.jsonl")]
     axes[-1].plot(range(1, len(losses) + 1), losses, linewidth=1)
     axes[-1].set(title="loss", xlabel="step")
     figure.tight_layout()
@@ -40,9 +40,9 @@ def draw_loop(run_dir: Path, phases: int, path: Path) -> None:
     plt.close(figure)
 
 
-def _points(measured: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def _points(measured: Mapping[int, Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Phases and values; what a phase did not measure has no point."""
-    found = [(phase, row[name]) for phase, row in enumerate(measured) if row.get(name) is not None]
+    found = [(phase, row[name]) for phase, row in measured.items() if row.get(name) is not None]
     return [phase for phase, _ in found], [value for _, value in found]
 
 

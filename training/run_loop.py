@@ -21,7 +21,7 @@ from training.calibrate import make_probes
 from training.card import preference_card
 from training.config import ConfigError, LoopConfig
 from training.datasets.instances import Instance
-from training.loop import Loop, Material, phase_folder
+from training.loop import Loop, Material, measured_phases
 from training.loop_plot import draw_loop
 from training.on_ray import RayRollout
 from training.publish import publish
@@ -90,10 +90,6 @@ def publish_policy(
     """
     parent = load_checkpoint(config.checkpoint)
     model = Qwen3ForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    phases = [
-        json.loads((phase_folder(run_dir, phase) / "measures.json").read_text(encoding="utf-8"))
-        for phase in range(config.phases + 1)
-    ]
     tokenizer, _ = read_tokenizer(policy)
     publish(
         model,
@@ -102,7 +98,7 @@ def publish_policy(
         checkpoint_id=config.name,
         max_tokens=model.config.max_position_embeddings,
         training={"config": config.model_dump(mode="json", exclude={"data_dir"})},
-        card=partial(preference_card, config, parent.id, phases),
+        card=partial(preference_card, config, parent.id, measured_phases(run_dir)),
         probes=make_probes(config.data_dir),
         parent=config.checkpoint,
         prompts=[render(instance.query, instance.context) for instance in held_out],

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import training.ablations
 from training.ablation_bench import Plan, Variant, cost_of, merged, varied
-from training.ablations import SPLITS, main
+from training.ablations import SPLITS, Record, fill, main
 from training.ablations_plot import COSTS, MEASURES, draw_ablations, spread, table
 from training.config import read_config
 
@@ -129,3 +129,38 @@ def test_rows_that_are_there_are_not_run_again(
     out.write_text(json.dumps(content | {"rows": rows, "stages": {}}))
     with pytest.raises(AssertionError):
         main(places)
+
+
+def test_a_record_keeps_what_others_add(tmp_path: Path) -> None:
+    """Two that were opened on one empty file, as by two processes."""
+    one, other = (Record(tmp_path / "out.json") for _ in range(2))
+    one.add_start(row("start", 0, 0.0))
+    other.add_rows([row("a", 1, 1.0)])
+    one.add_rows([row("b", 1, 2.0)])
+    one.add_stages("dev_seen", [])
+    assert [found["variant"] for found in other.content["rows"]] == ["a", "b"]
+    assert all(found["commit"] for found in other.content["rows"])
+    assert other.content["stages"] == {"dev_seen": []}
+    assert (other.has("loss", "b", 1), other.has("loss", "b", 2)) == (True, False)
+
+
+def test_groups_are_run_alone(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done:
+        start = row("start", 0, 0.0)
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def rows(self, variant: Variant, seed: int) -> list[dict[str, Any]]:
+            return [row(variant.name, seed, 1.0, variant.group)]
+
+    monkeypatch.setattr(training.ablations, "Bench", Done)
+    record = Record(tmp_path / "out.json")
+    for split in SPLITS:
+        record.add_stages(split, [])
+    fill(record, plan, tmp_path, ["pairs"])
+    found = {(one["group"], one["variant"]) for one in record.content["rows"]}
+    assert {group for group, _ in found} == {"loss", "pairs"}
+    assert [name for group, name in found if group == "loss"] == [plan.variants[0].name]
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "out.json"), "--groups", "pears"])

@@ -20,7 +20,8 @@ from app.engines.text import read_tokenizer
 from app.relevance.base import Content
 from training.config import LoopConfig, MpoConfig, PairConfig, RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
-from training.loop import Loop, Material, pairs_in
+from training.loop import Loop, Material, measured_phases, pairs_in
+from training.loop_plot import draw_loop
 from training.mpo_phase import PhaseError
 from training.rating import Rater
 from training.rollout import LocalRollout
@@ -153,6 +154,14 @@ def test_a_loop_that_is_done_does_nothing(config: LoopConfig, whole: Path) -> No
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     Loop(config, material(), whole).run()
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_phases_between_measurements_are_not_measured(config: LoopConfig, tmp_path: Path) -> None:
+    three = config.model_copy(update={"phases": 3, "measure_every": 2})
+    Loop(three, material(), tmp_path).run()
+    assert list(measured_phases(tmp_path)) == [0, 2, 3]
+    draw_loop(tmp_path, 3, tmp_path / "phases.png")
+    assert (tmp_path / "phases.png").stat().st_size > 5000
 
 
 def test_the_steps_are_timed(whole: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_loop_needs_logs_and_simulates_each_kind_once(tmp_path: Path) -> None:
 def test_a_card_names_the_logs(tmp_path: Path) -> None:
     logs = ({"corpus": tmp_path, "events": (tmp_path,)}, {"corpus": tmp_path, "simulated": "fashion"})
     card = preference_card(
-        config_of(tmp_path, *logs), "parent", [], parameters=1, reliability={}, observations=[]
+        config_of(tmp_path, *logs), "parent", {}, parameters=1, reliability={}, observations=[]
     )
     assert "clicked and skipped in logged searches, 2,000 simulated queries for fashion (Mixed" in card
 
