@@ -9,6 +9,8 @@ CorewriteError                      base; `code` is the wire word, `status` the 
 ├── CheckpointError        500      a checkpoint cannot be used; the message says which file and why
 │   ├── UnknownCheckpointError 404  no such checkpoint
 │   └── ProofError                  an engine does not compute what the checkpoint's trainer recorded
+├── RegistryError                   the registry is out of reach, or not what it should be
+│   └── AliasMovedError             somebody else has moved it first: look again
 ├── RelevanceError         (never reaches a client: the stage it was for stays neutral)
 ├── ActivationError        409      a checkpoint was not activated: the one before serves on
 └── EngineError            (never reaches a client: it becomes a `Reason` and the original query)
@@ -71,6 +73,14 @@ class UnknownCheckpointError(CheckpointError):
 
 class ProofError(CheckpointError):
     """An engine does not compute what the checkpoint's trainer recorded."""
+
+
+class RegistryError(CorewriteError):
+    """The registry is out of reach, or holds something that it should not; the message says what."""
+
+
+class AliasMovedError(RegistryError):
+    """An alias has moved since it was looked at; nothing was changed."""
 
 
 class RelevanceError(CorewriteError):

@@ -277,13 +277,14 @@ def _signals(
 def _load_checkpoint(settings: Settings) -> ServedCheckpoint:
     from app.registry.checkpoint import load_checkpoint  # noqa: PLC0415 -- only where no other is handed in
 
-    return load_checkpoint(settings.checkpoint)
+    return load_checkpoint(settings.checkpoint, signers=settings.signers)
 
 
 def _find_checkpoint(settings: Settings, checkpoint_id: str) -> ServedCheckpoint:
     from app.registry.checkpoint import find_checkpoint  # noqa: PLC0415 -- as above
 
-    return find_checkpoint(settings.checkpoints or settings.checkpoint.parent, checkpoint_id)
+    folder = settings.checkpoints or settings.checkpoint.parent
+    return find_checkpoint(folder, checkpoint_id, signers=settings.signers)
 
 
 def _show_checkpoint(metrics: Metrics, old: Serving | None, new: Serving) -> None:

@@ -87,6 +87,20 @@ class Settings(SignalSettings):
             "the one that holds REWRITE_CHECKPOINT."
         ),
     )
+    registry: str | None = Field(
+        default=None,
+        description=(
+            "URL of the checkpoint registry: a folder, `s3://bucket/prefix` (needs corewrite[s3]) or "
+            "`gs://bucket/prefix` (corewrite[gcs]). `corewrite checkpoints` uses it. Unset: its --registry."
+        ),
+    )
+    signers: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file of Ed25519 public keys, one of which must have signed a checkpoint before it is loaded "
+            "or pulled (needs corewrite[signing]). Unset: signatures are not asked for."
+        ),
+    )
     activation_timeout_s: float = Field(
         default=300.0,
         gt=0,

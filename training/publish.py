@@ -19,29 +19,14 @@ from transformers import Qwen3ForCausalLM
 
 from app.contracts.confidence import CALIBRATION_NAME
 from app.contracts.manifest import MANIFEST_NAME, MANIFEST_VERSION, GoldenPrompt, Manifest
-from app.contracts.prompt import CONTROL_TOKENS, END, PAD, PROMPT_VERSION, Context, Item, render
+from app.contracts.prompt import CONTROL_TOKENS, END, PAD, PROMPT_VERSION
 from app.engines.embedded import EmbeddedEngine
 from app.registry.checkpoint import describe_file, load_checkpoint
+from app.registry.intake import GOLDEN, GOLDEN_TOKENS, THRESHOLD
 from training.calibrate import Observation, Probe, cross_fitted, fit, observe
 from training.reliability import Reliability, reliability
 
-GOLDEN_TOKENS = 24
 TELLING = 3
-THRESHOLD = 0.02
-"""Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway,
-and several doubtful ones that agree in a word help; `training.tune` finds withholding more to cost more on
-known occupations than it saves on others."""
-
-GOLDEN: Sequence[str] = (
-    render("rn icu nights"),
-    render("Truck Hopper"),
-    render("bluetoth headphones"),
-    render("laptop"),
-    render(
-        "in blue", Context(last_item=Item("Nike Men Black Running Shoes", "Men, Sports Shoes, Black, Sports"))
-    ),
-    render("Is it treatable?", Context(previous_queries=("What is throat cancer?",))),
-)
 
 
 class Card(Protocol):

@@ -1,4 +1,4 @@
-"""`corewrite checkpoints activate ID`: ask a running server for another checkpoint."""
+"""`corewrite checkpoints activate ID`: ask a running server for another one; the rest is `registry`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from app.commands.registry import add_registry_actions
 from app.errors import CorewriteError
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ _TOKEN = "REWRITE_ADMIN_TOKEN"  # noqa: S105 -- the variable's name
 
 def add_checkpoints(commands: Any) -> None:
     """Add `checkpoints` and what it can do."""
-    parser = commands.add_parser("checkpoints", help="activate another checkpoint on a running server")
+    parser = commands.add_parser("checkpoints", help="the registry, and activating one on a running server")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    add_registry_actions(actions)
     activate = actions.add_parser(
         "activate",
         help="prove a checkpoint and let it serve",

@@ -109,6 +109,11 @@ class Calibration:
             for index, scored in enumerate(completions)
         ]
 
+    @classmethod
+    def own_probability(cls, threshold: float) -> Calibration:
+        """Trust a model's own probability of each completion, for want of anything fitted."""
+        return cls(threshold, dict.fromkeys(KINDS, Platt(0.0, (1.0, 0.0, 0.0))))
+
     def to_json(self) -> str:
         """Return the text of `calibration.json`."""
         kinds = {kind: asdict(platt) for kind, platt in self.kinds.items()}

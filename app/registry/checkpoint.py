@@ -11,13 +11,25 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from app.contracts.confidence import CALIBRATION_NAME, Calibration
-from app.contracts.manifest import CHECKPOINT_ID, MANIFEST_NAME, FileEntry, GoldenPrompt, Manifest
+from app.contracts.manifest import (
+    CHECKPOINT_ID,
+    GATE_REPORT_NAME,
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    FileEntry,
+    GoldenPrompt,
+    Manifest,
+)
 from app.contracts.prompt import PROMPT_VERSION
 from app.errors import CheckpointError, UnknownCheckpointError
+from app.registry.signature import require_signature
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
 REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", CALIBRATION_NAME)
+BESIDE = (MANIFEST_NAME, SIGNATURE_NAME, GATE_REPORT_NAME)
+"""What lies beside the files that a manifest lists."""
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
 
 Described = TypeVar("Described", bound=BaseModel)
 
@@ -48,19 +60,31 @@ class Checkpoint:
         return self.manifest.golden
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, signers: Path | None = None) -> Checkpoint:
     """Verify the checkpoint in `path` and return it.
 
+    Args:
+        path: its folder.
+        signers: PEM file of public keys, one of which must have signed it; None: nobody must.
+
     Raises:
-        CheckpointError: a file is missing, altered, a symbolic link, or of an unknown version; the message
-            names the file. Nothing of the weights is parsed before all digests agree.
+        CheckpointError: a file is missing, altered, a symbolic link, of an unknown version or a kind that may
+            run code, or nobody has signed it who must; the message names the file. Nothing of the weights is
+            parsed before all digests agree.
     """
     manifest = read_manifest(path, Manifest, "a checkpoint folder")
+    if signers is not None:
+        signature = path / SIGNATURE_NAME
+        signed = signature.read_bytes() if signature.is_file() else None
+        require_signature((path / MANIFEST_NAME).read_bytes(), signed, signers, str(path))
     for name in REQUIRED:
         if name not in manifest.files:
             raise CheckpointError(f"{path / MANIFEST_NAME}: lists no {name}")
     for name, entry in manifest.files.items():
         verify_file(path / name, entry)
+        if name.endswith(".safetensors"):
+            require_safetensors(path / name)
+    _require_nothing_else(path, manifest)
     if manifest.prompt_version != PROMPT_VERSION:
         raise CheckpointError(
             f"{path}: trained for prompt version {manifest.prompt_version}, "
@@ -73,8 +97,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(manifest.checkpoint_id, path, manifest.weights_digest, manifest, calibration)
 
 
-def find_checkpoint(folder: Path, checkpoint_id: str) -> Checkpoint:
+def _require_nothing_else(path: Path, manifest: Manifest) -> None:
+    """Beside what is listed there may be the gate's report, the one that is named, and a signature."""
+    for name in sorted(file.name for file in path.iterdir()):
+        if name not in (*manifest.files, *BESIDE) and not name.startswith("."):
+            raise CheckpointError(
+                f"{path / name}: its manifest does not list it, and a library might load it; remove it"
+            )
+    if manifest.gate_report is not None:
+        report = path / GATE_REPORT_NAME
+        if not report.is_file() or _sha256(report) != manifest.gate_report:
+            raise CheckpointError(f"{report}: not the report that the manifest names")
+
+
+def find_checkpoint(folder: Path, checkpoint_id: str, *, signers: Path | None = None) -> Checkpoint:
     """Verify and return the checkpoint `checkpoint_id`, which is the folder of that name in `folder`.
+
+    `signers` as `load_checkpoint` has them.
 
     Raises:
         UnknownCheckpointError: there is none.
@@ -83,7 +122,7 @@ def find_checkpoint(folder: Path, checkpoint_id: str) -> Checkpoint:
     path = folder / checkpoint_id
     if not re.fullmatch(CHECKPOINT_ID, checkpoint_id) or not path.is_dir():
         raise UnknownCheckpointError(f"no checkpoint {checkpoint_id!r} among those here")
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, signers=signers)
     if checkpoint.id != checkpoint_id:
         raise CheckpointError(f"{path / MANIFEST_NAME}: this is {checkpoint.id}, not {checkpoint_id}")
     return checkpoint
@@ -121,6 +160,15 @@ def verify_file(file: Path, entry: FileEntry) -> None:
         raise CheckpointError(f"{file}: {size} bytes where the manifest says {entry.bytes}")
     if _sha256(file) != entry.sha256:
         raise CheckpointError(f"{file}: its SHA-256 is not the manifest's; the file was altered")
+
+
+def require_safetensors(file: Path) -> None:
+    """Raise CheckpointError unless `file` begins as safetensors do: the length of a JSON object, and it."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(min(length, MAX_HEADER_BYTES))
+    if length > MAX_HEADER_BYTES or len(header) < length or not header.startswith(b"{"):
+        raise CheckpointError(f"{file}: not safetensors, whatever its name says; it is not opened")
 
 
 def _sha256(file: Path) -> str:

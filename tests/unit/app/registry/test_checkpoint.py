@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import json
+import pickle
 from pathlib import Path
 
 import pytest
+from small_checkpoint import NO_TENSORS, write_checkpoint, write_manifest
 
-from app.contracts.confidence import KINDS, Calibration, Platt
 from app.contracts.manifest import MANIFEST_NAME, Manifest
 from app.contracts.prompt import PROMPT_VERSION
 from app.errors import CheckpointError
@@ -14,29 +14,7 @@ from app.registry.checkpoint import DEFAULT_CHECKPOINT, REQUIRED, describe_file,
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in REQUIRED:
-        (tmp_path / name).write_text(f"content of {name}")
-    platt = Platt(0.0, (1.0, 0.0, 0.0))
-    calibration = Calibration(0.5, dict.fromkeys(KINDS, platt))
-    (tmp_path / "calibration.json").write_text(calibration.to_json())
-    write_manifest(tmp_path)
-    return tmp_path
-
-
-def write_manifest(folder: Path, **changes: object) -> None:
-    names = [name for name in REQUIRED if (folder / name).exists()]
-    facts = {
-        "version": 1,
-        "checkpoint_id": "test-1",
-        "architecture": "Qwen3ForCausalLM",
-        "prompt_version": PROMPT_VERSION,
-        "parameters": 10,
-        "parent": None,
-        "files": {name: describe_file(folder / name).model_dump() for name in names},
-        "golden": [],
-        "training": {},
-    }
-    (folder / MANIFEST_NAME).write_text(json.dumps({**facts, **changes}))
+    return write_checkpoint(tmp_path)
 
 
 def test_a_whole_checkpoint_loads(folder: Path) -> None:
@@ -94,7 +72,7 @@ def test_a_manifest_must_list_what_serving_needs(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
         {"architecture": "Other"},
         {"surprise": 1},
         {"checkpoint_id": "../up"},
@@ -104,6 +82,50 @@ def test_a_manifest_must_list_what_serving_needs(folder: Path) -> None:
 def test_a_manifest_that_cannot_be_read_is_refused(folder: Path, change: dict[str, object]) -> None:
     write_manifest(folder, **change)
     with pytest.raises(CheckpointError, match="validation error"):
+        load_checkpoint(folder)
+
+
+def test_a_file_that_may_run_code_is_refused(folder: Path) -> None:
+    """By its name in the manifest, by its beginning, and where nobody lists it."""
+    write_manifest(folder, files={"pytorch_model.bin": {"sha256": "0" * 64, "bytes": 1}})
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: neither text nor safetensors"):
+        load_checkpoint(folder)
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": 1}))
+    write_manifest(folder)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not safetensors"):
+        load_checkpoint(folder)
+    (folder / "model.safetensors").write_bytes(NO_TENSORS)
+    write_manifest(folder)
+    load_checkpoint(folder)
+    (folder / "modeling_qwen3.py").touch()
+    with pytest.raises(CheckpointError, match="does not list it"):
+        load_checkpoint(folder)
+
+
+def test_a_header_longer_than_the_file_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((99).to_bytes(8, "little") + b"{}")
+    write_manifest(folder)
+    with pytest.raises(CheckpointError, match="not safetensors"):
+        load_checkpoint(folder)
+
+
+def test_the_gate_report_is_the_one_that_the_manifest_names(folder: Path) -> None:
+    (folder / "gate.json").write_text('{"verdict": "PASS"}')
+    write_manifest(folder, gate_report=describe_file(folder / "gate.json").sha256)
+    load_checkpoint(folder)
+    (folder / "gate.json").write_text('{"verdict": "FAIL"}')
+    with pytest.raises(CheckpointError, match="not the report"):
+        load_checkpoint(folder)
+
+
+def test_a_data_window_ends_after_it_begins(folder: Path) -> None:
+    days = ("2026-11-01T00:00:00Z", "2026-11-08T00:00:00Z")
+    write_manifest(folder, data_window={"first": days[0], "last": days[1]})
+    window = load_checkpoint(folder).manifest.data_window
+    assert window is not None
+    assert (window.last - window.first).days == 7
+    write_manifest(folder, data_window={"first": days[1], "last": days[0]})
+    with pytest.raises(CheckpointError, match="ends after it begins"):
         load_checkpoint(folder)
 
 
