@@ -96,7 +96,7 @@ class LogConfig(Section):
         description="corpus.jsonl with the documents that the log names by id, or fashion's items.jsonl"
     )
     events: tuple[Path, ...] = Field(default=(), description="UBI logs (NDJSON or OpenSearch bulk, .gz too)")
-    simulated: Literal["jobs", "namesake jobs", "quiet jobs", "products", "fashion"] | None = Field(
+    simulated: Literal["jobs", "quiet jobs", "products", "fashion"] | None = Field(
         default=None, description="instead of events: what simulated people search for, see `training.needs`"
     )
     needs: int = Field(default=2000, gt=0, description="simulated: distinct queries")

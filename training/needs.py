@@ -12,14 +12,12 @@ from pathlib import Path
 from random import Random
 
 from app.contracts.prompt import NO_CONTEXT, Context
-from training.datasets.beir import read_corpus
 from training.datasets.examples import read_tsv
 from training.datasets.followups import Catalogue, read_items
-from training.datasets.jobs import JobSplit, read_jobs
+from training.datasets.jobs import read_jobs
 from training.datasets.judgements import Products, click_side
 from training.datasets.spelling import CLEAN_RATIO
 from training.datasets.typos import one_typo
-from training.namesakes import namesakes
 
 MOST_RELEVANT = 200
 """A product query that more products answer says too little of what is wanted."""
@@ -66,34 +64,13 @@ def quiet_needs(folder: Path, count: int, seed: int) -> list[Need]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    titles = list(_unlabelled(folder, read_jobs(folder)))
-    return [Need(title, frozenset()) for title in Random(seed).sample(titles, min(count, len(titles)))]
-
-
-def namesake_needs(folder: Path, count: int, seed: int) -> list[Need]:
-    """Return such titles whose occupation, one alone, has namesakes in the corpus: those are wanted.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    jobs = read_jobs(folder)
-    meant = namesakes(jobs.train, jobs.canonical, read_corpus(folder / "corpus.jsonl"))
-    needs = [
-        Need(title, meant[code])
-        for title, codes in _unlabelled(folder, jobs).items()
-        if len(codes) == 1 and (code := next(iter(codes))) in meant
-    ]
-    return Random(seed).sample(needs, min(count, len(needs)))
-
-
-def _unlabelled(folder: Path, jobs: JobSplit) -> dict[str, set[str]]:
-    """Titles with their codes, none of which `job_needs` knows."""
     codes_of: defaultdict[str, set[str]] = defaultdict(set)
-    for title, codes in jobs.train:  # a form of a title may be listed more than once
+    for title, codes in read_jobs(folder).train:  # a form of a title may be listed more than once
         codes_of[title].update(codes)
     labelled = {row["onet_code"] for row in read_tsv(folder / "labels_train.tsv")}
     known = {code for code in labelled if click_side(code) == "train"}
-    return {title: codes for title, codes in codes_of.items() if not known & codes}
+    titles = [title for title, codes in codes_of.items() if not known & codes]
+    return [Need(title, frozenset()) for title in Random(seed).sample(titles, min(count, len(titles)))]
 
 
 def product_needs(folder: Path, count: int, seed: int) -> list[Need]:
@@ -134,7 +111,6 @@ def fashion_needs(folder: Path, count: int, seed: int) -> list[Need]:
 
 NEEDS: Mapping[str, tuple[str, Callable[[Path, int, int], list[Need]]]] = {
     "jobs": ("jobs", job_needs),
-    "namesake jobs": ("jobs", namesake_needs),
     "quiet jobs": ("jobs", quiet_needs),
     "products": ("products", product_needs),
     "fashion": ("fashion", fashion_needs),

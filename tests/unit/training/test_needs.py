@@ -18,7 +18,6 @@ from training.needs import (
     NEEDS,
     fashion_needs,
     job_needs,
-    namesake_needs,
     product_needs,
     quiet_needs,
 )
@@ -78,14 +77,6 @@ def test_quiet_searches_are_for_occupations_that_have_no_needs(shared_data: Path
     assert not {need.query for need in quiet} & {need.query for need in job_needs(folder, 100_000, seed=1)}
     held_out = read_jobs(folder)
     assert not {need.query for need in quiet} & {one.title for one in (*held_out.seen, *held_out.unseen)}
-
-
-def test_namesakes_are_wanted_where_no_label_is_known(shared_data: Path) -> None:
-    folder = shared_data / "jobs"
-    needs = namesake_needs(folder, 100_000, seed=1)
-    assert len(needs) > 10_000
-    assert all(need.relevant for need in needs)
-    assert {need.query for need in needs} <= {need.query for need in quiet_needs(folder, 100_000, seed=1)}
 
 
 @pytest.mark.parametrize("kind", NEEDS)
