@@ -86,7 +86,7 @@ class Bench:
         folder = self._folder(self._same, seed)
         out = folder / "checkpoint"
         if not out.exists():
-            publish_policy(config, folder, self._run(config, self._same), self._searches.held_out, out)
+            publish_policy(config, folder, self._run(config, self._same), self._searches, out)
         return out
 
     def quality(self, policy: Path) -> Row:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from app.contracts.manifest import CheckpointId
 from app.contracts.reasons import Drop
@@ -179,26 +180,22 @@ class MpoConfig(Section):
     lora_rank: int = Field(default=0, ge=0, description="0: all weights are trained")
 
 
-class LoopConfig(Section):
-    """`corewrite train loop`: phases of sampling, scoring and one pass over the pairs."""
+class SearchesConfig(Section):
+    """Which searches are read, and with which models."""
 
-    name: CheckpointId = Field(description="also of the checkpoint that comes of it")
     seed: int
     data_dir: Path = Field(description="folder that has jobs/ and the others: simulation, and calibration")
-    checkpoint: Path = Field(description="where the policy starts, and what it is measured against")
+    checkpoint: Path = Field(description="the incumbent: whose rewrites simulated people see")
     relevance: Path = Field(description="folder of the deployed relevance model")
-    phases: int = Field(gt=0)
-    instances: int = Field(gt=0, description="of a phase, drawn from all logs; the last ones wrap around")
-    measure_every: int = Field(
-        default=1, gt=0, description="phases between measurements; the first and the last always are measured"
-    )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: all cores")
+    since: AwareDatetime | None = Field(default=None, description="the first moment whose events count")
+    until: AwareDatetime | None = Field(default=None, description="the first moment whose events do not")
+    simulated_from: AwareDatetime = Field(
+        default=datetime(2026, 1, 1, tzinfo=UTC), description="when simulated people begin"
+    )
     logs: tuple[LogConfig, ...] = Field(min_length=1)
     reading: ReadingConfig = ReadingConfig()
     sampling: SampleConfig = SampleConfig()
-    reward: RewardConfig = RewardConfig()
-    pairs: PairConfig = PairConfig()
-    mpo: MpoConfig = MpoConfig()
 
     @property
     def num_threads(self) -> int:
@@ -213,6 +210,23 @@ class LoopConfig(Section):
                 "`logs` simulates the same searches twice: raise `needs` or `searches` of one log"
             )
         return self
+
+
+class LoopConfig(SearchesConfig):
+    """`corewrite train loop`: phases of sampling, scoring and one pass over the pairs.
+
+    The policy starts as `checkpoint`, and is measured against it.
+    """
+
+    name: CheckpointId = Field(description="also of the checkpoint that comes of it")
+    phases: int = Field(gt=0)
+    instances: int = Field(gt=0, description="of a phase, drawn from all logs; the last ones wrap around")
+    measure_every: int = Field(
+        default=1, gt=0, description="phases between measurements; the first and the last always are measured"
+    )
+    reward: RewardConfig = RewardConfig()
+    pairs: PairConfig = PairConfig()
+    mpo: MpoConfig = MpoConfig()
 
 
 Config = TypeVar("Config", bound=Section)

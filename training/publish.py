@@ -18,10 +18,17 @@ from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
 from app.contracts.confidence import CALIBRATION_NAME
-from app.contracts.manifest import MANIFEST_NAME, MANIFEST_VERSION, GoldenPrompt, Manifest
+from app.contracts.manifest import (
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    DataWindow,
+    GoldenPrompt,
+    Manifest,
+    address_of,
+)
 from app.contracts.prompt import CONTROL_TOKENS, END, PAD, PROMPT_VERSION
 from app.engines.embedded import EmbeddedEngine
-from app.registry.checkpoint import describe_file, load_checkpoint
+from app.registry.checkpoint import describe_file
 from app.registry.intake import GOLDEN, GOLDEN_TOKENS, THRESHOLD
 from training.calibrate import Observation, Probe, cross_fitted, fit, observe
 from training.reliability import Reliability, reliability
@@ -50,6 +57,8 @@ def publish(
     probes: Sequence[Probe],
     parent: Path | None = None,
     prompts: Sequence[str] = (),
+    data_window: DataWindow | None = None,
+    reward_version: str | None = None,
 ) -> Reliability:
     """Write a checkpoint into `folder` (made anew) and return how reliable its confidence is.
 
@@ -65,6 +74,8 @@ def publish(
         parent: the checkpoint that it was made from.
         prompts: rendered ones. The first few that the parent answers otherwise become golden ones, beside
             those that all checkpoints have: whoever swaps can tell the two apart.
+        data_window: when what it has learnt from was logged; None: it has not learnt from logs.
+        reward_version: names the reward that it was trained with.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -86,10 +97,12 @@ def publish(
         architecture="Qwen3ForCausalLM",
         prompt_version=PROMPT_VERSION,
         parameters=stored.num_parameters(),
-        parent=None if parent is None else load_checkpoint(parent).id,
+        parent=None if parent is None else address_of((parent / MANIFEST_NAME).read_bytes()),
         files={name: describe_file(part / name) for name in names},
         golden=tuple(golden),
         training=training,
+        data_window=data_window,
+        reward_version=reward_version,
     )
     (part / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

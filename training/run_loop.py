@@ -5,6 +5,7 @@ searches (real, or simulated over the staged stack) -> instances -> phases -> ch
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -13,20 +14,21 @@ from pathlib import Path
 import torch
 from transformers import Qwen3ForCausalLM
 
+from app.contracts.manifest import MANIFEST_NAME, address_of
 from app.contracts.prompt import render
 from app.engines.text import read_tokenizer
 from app.ray_actors import Workers
-from app.registry.checkpoint import load_checkpoint
+from app.registry.checkpoint import load_checkpoint, read_manifest
+from app.relevance.manifest import RelevanceManifest
 from training.calibrate import make_probes
 from training.card import preference_card
 from training.config import ConfigError, LoopConfig
-from training.datasets.instances import Instance
 from training.loop import Loop, Material, measured_phases
 from training.loop_plot import draw_loop
 from training.on_ray import RayRollout
 from training.publish import publish
 from training.rollout import LocalRollout, Rollout, served_rater
-from training.searches import read_searches
+from training.searches import Searches, read_searches
 
 
 def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = None) -> None:
@@ -46,7 +48,7 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
     loop = Loop(config, Material(searches.learning, searches.held_out, rollout, searches.unclicked), run_dir)
     policy = loop.run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
-    publish_policy(config, run_dir, policy, searches.held_out, out)
+    publish_policy(config, run_dir, policy, searches, out)
 
 
 def claim(run_dir: Path, config: LoopConfig) -> None:
@@ -81,9 +83,7 @@ def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | N
     return RayRollout(config.sampling, partial(served_rater, placed, counted, workers.threads), workers)
 
 
-def publish_policy(
-    config: LoopConfig, run_dir: Path, policy: Path, held_out: Sequence[Instance], out: Path
-) -> None:
+def publish_policy(config: LoopConfig, run_dir: Path, policy: Path, searches: Searches, out: Path) -> None:
     """Write the checkpoint of the policy that the loop in `run_dir` ended with.
 
     It is calibrated anew, and names its parent.
@@ -101,5 +101,15 @@ def publish_policy(
         card=partial(preference_card, config, parent.id, measured_phases(run_dir)),
         probes=make_probes(config.data_dir),
         parent=config.checkpoint,
-        prompts=[render(instance.query, instance.context) for instance in held_out],
+        prompts=[render(instance.query, instance.context) for instance in searches.held_out],
+        data_window=searches.window,
+        reward_version=reward_version(config),
     )
+
+
+def reward_version(config: LoopConfig) -> str:
+    """Name a reward by what makes it: the relevance model that serves, and the terms, by their digests."""
+    model = read_manifest(config.relevance, RelevanceManifest, "a relevance model").model_id
+    address = address_of((config.relevance / MANIFEST_NAME).read_bytes())
+    terms = hashlib.sha256(config.reward.model_dump_json().encode()).hexdigest()
+    return f"{model}@{address[:12]}+{terms[:12]}"

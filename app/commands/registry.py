@@ -61,20 +61,21 @@ def _reference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REF", help="alias, address (or 8 characters of it), or id")
 
 
-def _open(arguments: argparse.Namespace) -> Registry:
+def open_registry(url: str | None) -> Registry:
+    """The registry at `url`, or else of REWRITE_REGISTRY. Raises CorewriteError where neither names one."""
     from app.registry.place import Place  # noqa: PLC0415 -- after parsing
     from app.registry.store import Registry  # noqa: PLC0415 -- as above
     from app.settings import Settings  # noqa: PLC0415 -- as above
 
     settings = Settings()
-    url = arguments.registry or settings.registry
+    url = url or settings.registry
     if not url:
         raise CorewriteError("no registry: name one with --registry or REWRITE_REGISTRY")
     return Registry(Place.at(url), signers=settings.signers)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     aliases = registry.aliases.all()
     for stored in sorted(registry.all(), key=lambda one: one.pushed):
         facts = _facts(registry, stored, aliases)
@@ -89,7 +90,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     stored = registry.stored(registry.resolve(arguments.reference))
     if arguments.json:
         sys.stdout.write(stored.manifest.to_json())
@@ -118,7 +119,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     references = [registry.resolve(reference) for reference in arguments.reference]
     wrong = 0
     for digest in references or registry.digests():
@@ -138,7 +139,7 @@ def _import(arguments: argparse.Namespace) -> int:
     from app.contracts.manifest import MANIFEST_NAME  # noqa: PLC0415 -- as above
     from app.registry.intake import take_in  # noqa: PLC0415 -- as above
 
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     with TemporaryDirectory() as temporary:
         folder = arguments.folder
         own = [name for name in ("id", "calibration", "parent") if getattr(arguments, name)]
@@ -162,7 +163,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     checkpoint = registry.pull(registry.resolve(arguments.reference), arguments.folder)
     sys.stdout.write(f"{checkpoint.id} is in {arguments.folder}, verified\n")
     return 0
@@ -173,7 +174,7 @@ def _alias(arguments: argparse.Namespace) -> int:
     from getpass import getuser  # noqa: PLC0415 -- as above
     from platform import node  # noqa: PLC0415 -- as above
 
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     if arguments.reference is None:
         for move in registry.aliases.history(arguments.alias):
             before, after = ((d or "nothing")[:_SHORT] for d in (move.from_digest, move.to_digest))
@@ -203,7 +204,7 @@ def _alias(arguments: argparse.Namespace) -> int:
 def _gc(arguments: argparse.Namespace) -> int:
     from datetime import UTC, datetime, timedelta  # noqa: PLC0415 -- after parsing
 
-    registry = _open(arguments)
+    registry = open_registry(arguments.registry)
     gone = registry.collect(
         datetime.now(UTC), unused_for=timedelta(days=arguments.unused_days), really=arguments.really
     )

@@ -41,7 +41,7 @@ from app.relevance.base import Content
 from training.datasets.examples import DataError
 from training.datasets.instances import Instance, Search, Seen
 from training.datasets.ubi_context import context_of
-from training.datasets.ubi_log import FROM_QUERY, Entry, Malformed, microseconds, read_log
+from training.datasets.ubi_log import FROM_QUERY, Entry, Malformed, microseconds, moment, read_log
 from training.datasets.ubi_rates import Rate, RateTable, normalised
 
 
@@ -153,6 +153,12 @@ class Instances(Iterator[Instance]):
         return self._reading.counts()
 
     @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """The first and the last moment of the events that counted so far; None where none did."""
+        first_us, last_us = self._reading.span_us
+        return (moment(int(first_us)), moment(int(last_us))) if first_us <= last_us else None
+
+    @property
     def unclicked(self) -> list[Search]:
         """The searches that brought up documents of which none was clicked, once the iteration is over."""
         return [search for *_, search in sorted(self._reading.unclicked, key=lambda kept: kept[1])]
@@ -165,6 +171,7 @@ class _Reading:
         self._counter: Counter[str] = Counter()
         self._malformed: Counter[str] = Counter()
         self.unclicked: list[tuple[int, str, Search]] = []
+        self.span_us: tuple[float, float] = (math.inf, -math.inf)
         self._files, self._catalogue, self._options = files, catalogue, options
         self._since_us = microseconds(options.since) if options.since else -math.inf
         self._until_us = microseconds(options.until) if options.until else math.inf
@@ -206,6 +213,9 @@ class _Reading:
         self._counter["events"] += 1
         outside = not self._since_us <= entry.at_us < self._until_us
         self._counter["outside_window"] += outside
+        if entry.action and not outside:
+            first_us, last_us = self.span_us
+            self.span_us = min(first_us, entry.at_us), max(last_us, entry.at_us)
         return not outside if entry.action else entry.text is not None
 
     def _from_rates(self, rates: Iterable[Rate]) -> Iterator[Instance]:

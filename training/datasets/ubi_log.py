@@ -123,6 +123,11 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def moment(at_us: int) -> datetime:
+    """The moment that `microseconds` made a number of."""
+    return _EPOCH + at_us * _MICROSECOND
+
+
 class _MalformedError(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)

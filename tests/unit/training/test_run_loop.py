@@ -19,6 +19,7 @@ from loop_configs import loop_config
 
 import training.searches
 from app.cli import main
+from app.contracts.manifest import MANIFEST_NAME, address_of
 from app.contracts.prompt import Context, Item
 from app.ray_actors import Workers
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
@@ -26,7 +27,7 @@ from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.card import preference_card
 from training.cli_train import run_loop
-from training.config import ConfigError, LogConfig, LoopConfig, SampleConfig
+from training.config import ConfigError, LogConfig, LoopConfig, SampleConfig, SearchesConfig
 from training.datasets.beir import Document
 from training.datasets.instances import Instance, Seen
 from training.evaluate import Rewrite
@@ -303,6 +304,13 @@ tie = 0.0
     assert 0 <= measured["improved"] <= 1
     assert (tmp_path / "run" / "phases.png").read_bytes().startswith(b"\x89PNG")
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint")
-    assert (checkpoint.id, checkpoint.manifest.parent) == ("watched", "default")
+    parent, window = (
+        address_of((DEFAULT_CHECKPOINT / MANIFEST_NAME).read_bytes()),
+        checkpoint.manifest.data_window,
+    )
+    assert (checkpoint.id, checkpoint.manifest.parent) == ("watched", parent)
+    assert window is not None
+    assert window.first == SearchesConfig.model_fields["simulated_from"].default
+    assert str(checkpoint.manifest.reward_version).startswith("relevance-2@")
     card = (checkpoint.path / "README.md").read_text(encoding="utf-8")
     assert f"| 1 | {measured['reward']} |" in card

@@ -1,0 +1,75 @@
+"""What is measured of answers: each metric of two that differ in it alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import completion
+
+from app.contracts.reasons import Drop
+from app.engines.base import Completion
+from training.gate.gather import INFLATION, Answers, distinct, measure
+from training.gate.verdict import Measurement
+from training.rating import RatedCompletion
+from training.reward import Evidence, Reward
+
+
+def rated(ranking: float, *, total: float | None = None, s_rand: float | None = 0.1) -> RatedCompletion:
+    terms = Reward(ranking if total is None else total, ranking, 0.0, 0.0, None)
+    return RatedCompletion(completion("x"), terms.total, terms, Evidence(0.5 + ranking / 100, 0.2, s_rand))
+
+
+def answers(
+    texts: list[str], rewards: list[float], judged: list[float], drops: list[Drop | None] | None = None
+) -> Answers:
+    said = [Completion(text, (3,) * len(text.split()) + (1,), -1.0, "stop") for text in texts]
+    return Answers(
+        said,
+        drops or [None] * len(texts),
+        [rated(value) for value in rewards],
+        [rated(value) for value in judged],
+    )
+
+
+@pytest.fixture
+def measured() -> dict[str, Measurement]:
+    incumbent = answers(["staff nurse", "mig welder"], [1.0, 2.0], [0.5, 0.5])
+    candidate = answers(
+        ["registered staff nurse", "welder"], [3.0, 1.0], [1.0, 0.5], [Drop.COPY, Drop.TRUNCATED]
+    )
+    return measure(candidate, incumbent)
+
+
+def changes(measured: Measurement) -> list[float]:
+    assert measured.incumbent is not None
+    return list(measured.candidate - measured.incumbent)
+
+
+def test_rewards_and_the_judge(measured: dict[str, Measurement]) -> None:
+    assert changes(measured["r_main"]) == [2.0, -1.0]
+    assert changes(measured["judge"]) == [0.5, 0.0]
+    assert changes(measured["improved"]) == [1.0, -1.0]
+    assert changes(measured["s_pos"]) == pytest.approx([0.02, -0.01])
+    assert list(measured["inflation"].candidate) == [2.0 - INFLATION * 0.5, -1.0]
+    assert measured["inflation"].incumbent is None
+
+
+def test_what_is_written(measured: dict[str, Measurement]) -> None:
+    assert list(measured["tokens"].candidate) == [3.0, 1.0]  # its end is no token of it
+    assert list(measured["copied"].candidate) == [1.0, 0.0]
+    assert list(measured["truncated"].candidate) == [0.0, 1.0]
+    assert list(measured["guarded"].candidate) == [0.0, 1.0]
+    assert not measured["guarded"].incumbent.any() if measured["guarded"].incumbent is not None else False
+
+
+def test_what_no_document_tells_is_no_number() -> None:
+    one = answers(["a"], [1.0], [1.0])
+    without = Answers(one.said, one.drops, [rated(1.0, s_rand=None)], one.judged)
+    assert np.isnan(measure(without, one)["s_rand"].candidate).all()
+
+
+def test_who_says_the_same_to_everybody_is_not_distinct() -> None:
+    assert list(distinct(["staff nurse", "mig welder"])) == [1.0, 1.0]
+    assert list(distinct(["staff nurse", "Staff Nurse", "nurse"])) == [0.5, 0.5, 1.0]
+    assert list(distinct(["a b c", "a b", ""])) == [0.75, 0.5, 0.0]
+    assert distinct(["best jobs near me"] * 100).mean() == pytest.approx(0.01)

@@ -1,0 +1,1 @@
+"""Whether a checkpoint may serve: evidence on a held-out window, a policy, a verdict, a report."""
