@@ -14,6 +14,7 @@ from app.contracts.manifest import GATE_REPORT_NAME, MANIFEST_NAME, address_of
 from app.registry.checkpoint import Checkpoint
 from training.gate.plots import distributions_svg, gains_svg
 from training.gate.policy import Policy
+from training.gate.power import EVIDENCE, save_evidence
 from training.gate.run import Findings
 from training.gate.verdict import Decision, Measurement, State
 from training.loop import write_whole
@@ -47,6 +48,7 @@ def write_report(findings: Findings, policy: Policy, folder: Path) -> Path:
     record = as_record(findings, policy)
     write_whole(folder / "gate.html", as_page(findings, record))
     path = folder / GATE_REPORT_NAME
+    save_evidence(findings.measured, folder / EVIDENCE)
     write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return path
 

@@ -94,11 +94,11 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
     return rejected
 
 
-@lru_cache(maxsize=8)
-def _draws(queries: int, resamples: int, seed: int) -> NDArray[np.float32]:
+@lru_cache(maxsize=4)
+def _draws(queries: int, resamples: int, seed: int) -> Floats:
     """How often each query is drawn, [resamples, queries]; the same for all metrics of as many queries."""
     rng = np.random.default_rng(seed)
-    counts = np.empty((resamples, queries), np.float32)
+    counts = np.empty((resamples, queries))
     for row in range(resamples):
         counts[row] = np.bincount(rng.integers(queries, size=queries), minlength=queries)
     return counts
