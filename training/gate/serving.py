@@ -1,6 +1,8 @@
 """What it costs to serve a checkpoint: time of its golden prompts, and memory, each in a process of its own.
 
-Rounds of candidate and incumbent alternate, so that whatever else the machine does meets both.
+A round is all golden prompts by the one and then by the other, the other first in every second round:
+whatever else the machine does meets both. What is compared is the median of each round, its logarithm: a
+machine that is busy for a second makes some rounds slow, and no checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from app.registry.checkpoint import load_checkpoint
 from app.registry.intake import GOLDEN_TOKENS
 from training.gate.verdict import Measurement
 
-ROUNDS = 15
+ROUNDS = 40
 WARM_UP = 3
 
 
@@ -32,7 +34,7 @@ class ServingError(RuntimeError):
 
 
 def measure_serving(candidate: Path, incumbent: Path, *, rounds: int = ROUNDS) -> dict[str, Measurement]:
-    """Return `latency` and `memory`, both as parts of the incumbent's median: its own is about 1.
+    """Return `latency`, ln of a round's median in ms, and `memory`, as a part of the incumbent's.
 
     Args:
         candidate: folder of a checkpoint, whose golden prompts both answer.
@@ -47,14 +49,13 @@ def measure_serving(candidate: Path, incumbent: Path, *, rounds: int = ROUNDS) -
         for of in (one, other):
             for _ in range(WARM_UP):
                 of.ask(prompts)
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(rounds):
-            times[0].extend(one.ask(prompts)[0])
-            times[1].extend(other.ask(prompts)[0])
+        times: dict[_Served, list[float]] = {one: [], other: []}
+        for number in range(rounds):
+            for of in (one, other) if number % 2 else (other, one):
+                times[of].append(1e3 * float(np.median(of.ask(prompts)[0])))
         memory = [of.ask([])[1] for of in (one, other)]
-    usual = float(np.median(times[1]))
     return {
-        "latency": Measurement(np.array(times[0]) / usual, np.array(times[1]) / usual),
+        "latency": Measurement(np.log(times[one]), np.log(times[other])),
         "memory": Measurement(np.array([memory[0] / memory[1]]), np.array([1.0]), exact=True),
     }
 
