@@ -38,7 +38,8 @@ from training.scoring import Scorer
 from training.served import served_relevance
 
 INFLATION = 3.0
-"""Gain by the reward's model for each nat of gain by the judge that is no inflation yet."""
+"""Gain by the reward's model for each of the judge's that is no inflation yet. Two models spread over
+different ranges: each gain is in standard deviations of its own ranking terms for the incumbent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def measure(candidate: Answers, incumbent: Answers) -> dict[str, Measurement]:
         "s_rand": both(lambda of: _evidence(of.rated, "s_rand")),
         "improved": Measurement((new > old).astype(float), (old > new).astype(float)),
         "judge": judged,
-        "inflation": Measurement(_change(r_main) - INFLATION * _change(judged), None),
+        "inflation": Measurement(_in_deviations(r_main) - INFLATION * _in_deviations(judged), None),
         "tokens": both(lambda of: _lengths(of.said)),
         "truncated": both(lambda of: _share(of.drops, {Drop.TRUNCATED})),
         "copied": both(lambda of: _share(of.drops, {Drop.COPY})),
@@ -172,8 +173,10 @@ def _tokens(folder: Path, instances: Sequence[Instance], answers: Answers) -> li
     ]
 
 
-def _change(measured: Measurement) -> Floats:
-    return measured.candidate if measured.incumbent is None else measured.candidate - measured.incumbent
+def _in_deviations(measured: Measurement) -> Floats:
+    if measured.incumbent is None or not (spread := float(measured.incumbent.std())):
+        return np.full(measured.candidate.shape, np.nan)  # everything is alike to it: no gain can be told
+    return (measured.candidate - measured.incumbent) / spread
 
 
 def _ranking(rated: Sequence[RatedCompletion]) -> Floats:

@@ -33,9 +33,9 @@ def answers(
 
 @pytest.fixture
 def measured() -> dict[str, Measurement]:
-    incumbent = answers(["staff nurse", "mig welder"], [1.0, 2.0], [0.5, 0.5])
+    incumbent = answers(["staff nurse", "mig welder"], [1.0, 2.0], [0.5, 0.9])
     candidate = answers(
-        ["registered staff nurse", "welder"], [3.0, 1.0], [1.0, 0.5], [Drop.COPY, Drop.TRUNCATED]
+        ["registered staff nurse", "welder"], [3.0, 1.0], [1.0, 0.9], [Drop.COPY, Drop.TRUNCATED]
     )
     return measure(candidate, incumbent)
 
@@ -50,7 +50,8 @@ def test_rewards_and_the_judge(measured: dict[str, Measurement]) -> None:
     assert changes(measured["judge"]) == [0.5, 0.0]
     assert changes(measured["improved"]) == [1.0, -1.0]
     assert changes(measured["s_pos"]) == pytest.approx([0.02, -0.01])
-    assert list(measured["inflation"].candidate) == [2.0 - INFLATION * 0.5, -1.0]
+    deviations = [2.0 / 0.5 - INFLATION * 0.5 / 0.2, -1.0 / 0.5]  # of 1 and 2, of .5 and .9
+    assert list(measured["inflation"].candidate) == pytest.approx(deviations)
     assert measured["inflation"].incumbent is None
 
 
@@ -66,6 +67,11 @@ def test_what_no_document_tells_is_no_number() -> None:
     one = answers(["a"], [1.0], [1.0])
     without = Answers(one.said, one.drops, [rated(1.0, s_rand=None)], one.judged)
     assert np.isnan(measure(without, one)["s_rand"].candidate).all()
+
+
+def test_a_judge_to_whom_all_is_alike_tells_no_inflation() -> None:
+    one = answers(["a", "b"], [1.0, 2.0], [1.0, 1.0])
+    assert np.isnan(measure(one, one)["inflation"].candidate).all()
 
 
 def test_who_says_the_same_to_everybody_is_not_distinct() -> None:
