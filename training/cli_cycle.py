@@ -1,0 +1,71 @@
+"""`corewrite cycle`: the weekly cycle. Heavy imports wait until the command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from training.gate.window import WindowConfig
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 -- it has no public name
+
+
+def add_cycle(subparsers: Subparsers) -> None:
+    """Add `corewrite cycle`."""
+    parser = subparsers.add_parser(
+        "cycle",
+        help="a week: train on its logs, judge, and name the candidate",
+        description="Train from the registry's `stable` on the first part of a window, judge the result on "
+        "the rest of it, push it, and point `candidate` to it where it passes. The same command goes on "
+        "where one that was killed has stopped. Exit status: that of `corewrite gate`.",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, help="TOML, such as training/configs/cycle.toml"
+    )
+    parser.add_argument(
+        "--window", required=True, metavar="FIRST/LAST", help="days, such as 2026-11-08/2026-11-15"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/cycles"), help="a folder for each (%(default)s)"
+    )
+    parser.add_argument("--registry", metavar="URL", help="folder or s3://..., gs://... (REWRITE_REGISTRY)")
+    parser.set_defaults(run=run_cycle)
+
+
+def run_cycle(args: argparse.Namespace) -> int:
+    """Go on with the cycle of that window. Returns the gate's exit status, or 2 when it cannot go on."""
+    from app.commands.registry import open_registry  # noqa: PLC0415 -- see the module's docstring
+    from training.cli_gate import EXIT  # noqa: PLC0415
+    from training.config import ConfigError, read_config  # noqa: PLC0415
+    from training.cycle import Cycle, CycleConfig, CycleError, Steps, window_of  # noqa: PLC0415
+    from training.datasets.examples import DataError  # noqa: PLC0415
+    from training.gate.serving import ServingError  # noqa: PLC0415
+    from training.mpo_phase import PhaseError  # noqa: PLC0415
+    from training.run_loop import run  # noqa: PLC0415
+
+    try:
+        config, window = read_config(args.config, CycleConfig), window_of(args.window)
+        folder = args.runs / f"{config.loop.name}-{window.last:%Y%m%d}"
+        cycle = Cycle(config, window, open_registry(args.registry), folder, Steps(run, judged))
+        verdict = cycle.run()
+    except (ConfigError, CycleError, DataError, PhaseError, ServingError) as error:
+        sys.stderr.write(f"corewrite cycle: {error}\n")
+        return 2
+    sys.stdout.write((folder / "summary.md").read_text(encoding="utf-8"))
+    return EXIT[verdict]
+
+
+def judged(candidate: Path, incumbent: Path, window: WindowConfig, policy: Path | None, folder: Path) -> str:
+    """Run the gate and write its report; return the verdict's name."""
+    from training.gate.policy import DEFAULT_POLICY, read_policy  # noqa: PLC0415 -- see the module's docstring
+    from training.gate.report import write_report  # noqa: PLC0415
+    from training.gate.run import run  # noqa: PLC0415
+
+    given = read_policy(policy or DEFAULT_POLICY)
+    findings = run(candidate, incumbent, window, given, folder)
+    write_report(findings, given, folder)
+    return findings.verdict.state.name
