@@ -23,7 +23,6 @@ import numpy as np
 from app.contracts.reasons import Drop
 from app.engines.base import Completion
 from app.engines.text import read_tokenizer
-from app.rewrite.guard import Limits, drop_of, subject_of
 from training.anchors import first_choices
 from training.config import RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Search
@@ -48,13 +47,11 @@ class Answers:
 
     Args:
         said: first choices.
-        drops: why the guard would drop each; None where it would not.
-        rated: by the reward's model.
+        rated: by the reward's model, every drop of the guard on the floor.
         judged: by the independent one.
     """
 
     said: Sequence[Completion]
-    drops: Sequence[Drop | None]
     rated: Sequence[RatedCompletion]
     judged: Sequence[RatedCompletion]
 
@@ -94,15 +91,8 @@ def answer(
         return rated, await Rater(RewardConfig(), scorers).rate(instances, both)
 
     rated, judged = asyncio.run(rate())
-    drops = [
-        [
-            drop_of(subject_of(one.query, one.context, Limits()), own.text.strip(), own.finish_reason)
-            for one, own in zip(instances, of, strict=True)
-        ]
-        for of in said
-    ]
     return [
-        Answers(of, drops[place], [row[place] for row in rated], [row[place] for row in judged])
+        Answers(of, [row[place] for row in rated], [row[place] for row in judged])
         for place, of in enumerate(said)
     ]
 
@@ -123,9 +113,9 @@ def measure(candidate: Answers, incumbent: Answers) -> dict[str, Measurement]:
         "judge": judged,
         "inflation": Measurement(_in_deviations(r_main) - INFLATION * _in_deviations(judged), None),
         "tokens": both(lambda of: _lengths(of.said)),
-        "truncated": both(lambda of: _share(of.drops, {Drop.TRUNCATED})),
-        "copied": both(lambda of: _share(of.drops, {Drop.COPY})),
-        "guarded": both(lambda of: _share(of.drops, set(Drop) - {Drop.COPY})),
+        "truncated": both(lambda of: _share(of.rated, {Drop.TRUNCATED})),
+        "copied": both(lambda of: _share(of.rated, {Drop.COPY})),
+        "guarded": both(lambda of: _share(of.rated, set(Drop) - {Drop.COPY})),
         "distinct": both(lambda of: distinct([one.text for one in of.said])),
     }
 
@@ -192,5 +182,5 @@ def _lengths(said: Sequence[Completion]) -> Floats:
     return np.array([len(one.token_ids) - (one.finish_reason == "stop") for one in said], np.float64)
 
 
-def _share(drops: Sequence[Drop | None], of: Collection[Drop]) -> Floats:
-    return np.array([drop in of for drop in drops], np.float64)
+def _share(rated: Sequence[RatedCompletion], of: Collection[Drop]) -> Floats:
+    return np.array([one.terms.floored in of for one in rated], np.float64)

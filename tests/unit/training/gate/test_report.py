@@ -62,7 +62,6 @@ def findings(tmp_path: Path) -> Findings:
     new, old = (
         Answers(
             [completion(f"{text} {n}") for n in range(QUERIES)],
-            [None] * QUERIES,
             [],
             [rated(v) for v in values],
         )
