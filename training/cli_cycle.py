@@ -50,7 +50,7 @@ def run_cycle(args: argparse.Namespace) -> int:
     try:
         config, window = read_config(args.config, CycleConfig), window_of(args.window)
         folder = args.runs / f"{config.loop.name}-{window.last:%Y%m%d}"
-        cycle = Cycle(config, window, open_registry(args.registry), folder, Steps(run, judged))
+        cycle = Cycle(config, window, open_registry(args.registry), folder, Steps(run, gated))
         verdict = cycle.run()
     except (ConfigError, CycleError, DataError, PhaseError, ServingError) as error:
         sys.stderr.write(f"corewrite cycle: {error}\n")
@@ -59,13 +59,15 @@ def run_cycle(args: argparse.Namespace) -> int:
     return EXIT[verdict]
 
 
-def judged(candidate: Path, incumbent: Path, window: WindowConfig, policy: Path | None, folder: Path) -> str:
+def gated(candidate: Path, incumbent: Path, config: WindowConfig, policy: Path | None, folder: Path) -> str:
     """Run the gate and write its report; return the verdict's name."""
     from training.gate.policy import DEFAULT_POLICY, read_policy  # noqa: PLC0415 -- see the module's docstring
     from training.gate.report import write_report  # noqa: PLC0415
     from training.gate.run import run  # noqa: PLC0415
+    from training.gate.window import read_window  # noqa: PLC0415
 
     given = read_policy(policy or DEFAULT_POLICY)
-    findings = run(candidate, incumbent, window, given, folder)
+    window = read_window(config, folder, most=given.window)
+    findings = run(candidate, incumbent, window, config, given)
     write_report(findings, given, folder)
     return findings.verdict.state.name

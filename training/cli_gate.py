@@ -51,17 +51,18 @@ def run_gate(args: argparse.Namespace) -> int:
     from training.gate.report import write_report  # noqa: PLC0415
     from training.gate.run import run  # noqa: PLC0415
     from training.gate.serving import ServingError  # noqa: PLC0415
-    from training.gate.window import WindowConfig  # noqa: PLC0415
+    from training.gate.window import WindowConfig, read_window  # noqa: PLC0415
 
     try:
         policy = read_policy(args.policy or DEFAULT_POLICY)
-        window = read_config(args.data, WindowConfig)
+        config = read_config(args.data, WindowConfig)
         with TemporaryDirectory() as temporary:
             folders = [
                 folder_of(name, args.registry, Path(temporary) / str(place))
                 for place, name in enumerate((args.candidate, args.against))
             ]
-            findings = run(folders[0], folders[1], window, policy, args.out)
+            window = read_window(config, args.out, most=policy.window)
+            findings = run(folders[0], folders[1], window, config, policy)
             report = write_report(findings, policy, args.out)
     except (ConfigError, DataError, ServingError) as error:
         sys.stderr.write(f"corewrite gate: {error}\n")

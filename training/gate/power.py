@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from training.gate.policy import DEFAULT_POLICY, Policy, read_policy
-from training.gate.verdict import Measurement, judge
+from training.gate.verdict import Measurement, verdict_on
 
 GAINS = (0.0, 0.005, 0.01, 0.02, 0.03)
 WINDOWS = (350, 700, 1400)
@@ -106,7 +106,7 @@ def rates(
     count: Counter[str] = Counter()
     for number in tqdm(range(windows), desc=f"gain {gain}, {queries} queries", leave=False):
         seeded = policy.model_copy(update={"seed": policy.seed + number})
-        verdict = judge(drawn(given, queries, rng), seeded)
+        verdict = verdict_on(drawn(given, queries, rng), seeded)
         count[verdict.state.name] += 1
         count.update({f"held up by {one.metric}": 1 for one in verdict.decisions if one.state.name != "PASS"})
     return {name: times / windows for name, times in sorted(count.items())}

@@ -1,4 +1,4 @@
-"""`corewrite gate`, wired together: window, evidence, verdict, report."""
+"""`corewrite gate`, wired together: a window, evidence of two checkpoints on it, a verdict."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from training.gate.independent import CosineScorer
 from training.gate.labelled import Shown, ndcg_of, search_task
 from training.gate.policy import Policy
 from training.gate.serving import measure_serving
-from training.gate.verdict import Measurement, Verdict, judge
-from training.gate.window import Window, WindowConfig, problem_of, read_window
+from training.gate.verdict import Measurement, Verdict, verdict_on
+from training.gate.window import Window, WindowConfig, problem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,24 @@ class Findings:
     verdict: Verdict
 
 
-def run(candidate: Path, incumbent: Path, config: WindowConfig, policy: Policy, folder: Path) -> Findings:
-    """Gather the evidence and judge.
+def run(
+    candidate: Path,
+    incumbent: Path,
+    window: Window,
+    config: WindowConfig,
+    policy: Policy,
+    *,
+    judge: CosineScorer | None = None,
+) -> Findings:
+    """Gather the evidence and judge it.
 
     Args:
         candidate: folder of the checkpoint to judge.
         incumbent: folder of the one that serves.
-        config: the window.
+        window: what both answer.
+        config: of the window: models and threads.
         policy: what is asked.
-        folder: for what is simulated.
+        judge: one that knows texts from an earlier run; None: a new one.
 
     Raises:
         CheckpointError, DataError: something cannot be used.
@@ -56,22 +65,19 @@ def run(candidate: Path, incumbent: Path, config: WindowConfig, policy: Policy, 
     """
     torch.set_num_threads(config.num_threads)
     new, old = load_checkpoint(candidate), load_checkpoint(incumbent)
-    window = read_window(config, folder, most=policy.window)
+    folders = (candidate, incumbent)
     problems = [problem] if (problem := problem_of(new.manifest, window)) else []
-    models = Models(config.relevance, CosineScorer())
-    found = answer(
-        (candidate, incumbent), window.instances, models, config.sampling, threads=config.num_threads
-    )
+    models = Models(config.relevance, judge or CosineScorer())
+    found = answer(folders, window.instances, models, config.sampling, threads=config.num_threads)
     pair = (found[0], found[1])
     measured = measure(*pair)
     try:
-        measured |= distribution((candidate, incumbent), window.instances, pair)
+        measured |= distribution(folders, window.instances, pair)
     except ValueError as error:
         problems.append(str(error))
-    shown = [
-        one for task in window.tasks for one in search_task((candidate, incumbent), task, config.relevance)
-    ]
+    shown = [one for task in window.tasks for one in search_task(folders, task, config.relevance)]
     if shown:
         measured["ndcg@10"] = ndcg_of(shown)
     measured |= measure_serving(candidate, incumbent)
-    return Findings(new, old, window, measured, pair, shown, judge(measured, policy, problems=problems))
+    verdict = verdict_on(measured, policy, problems=problems)
+    return Findings(new, old, window, measured, pair, shown, verdict)

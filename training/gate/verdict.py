@@ -105,7 +105,9 @@ class _Clause:
     slack: Floats
 
 
-def judge(measured: Mapping[str, Measurement], policy: Policy, *, problems: Sequence[str] = ()) -> Verdict:
+def verdict_on(
+    measured: Mapping[str, Measurement], policy: Policy, *, problems: Sequence[str] = ()
+) -> Verdict:
     """Return the verdict.
 
     Args:

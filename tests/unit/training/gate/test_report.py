@@ -12,6 +12,7 @@ from fakes import completion
 from small_checkpoint import write_checkpoint
 
 import training.gate.run
+import training.gate.window
 from app.cli import main
 from app.contracts.manifest import DataWindow
 from app.registry.checkpoint import MAX_MANIFEST_BYTES, load_checkpoint
@@ -23,7 +24,7 @@ from training.gate.labelled import Shown
 from training.gate.policy import Policy
 from training.gate.report import as_record, examples_of, write_report
 from training.gate.run import Findings
-from training.gate.verdict import Measurement, judge
+from training.gate.verdict import Measurement, verdict_on
 from training.gate.window import Window
 from training.rating import RatedCompletion
 from training.reward import Evidence, Reward
@@ -74,7 +75,7 @@ def findings(tmp_path: Path) -> Findings:
         measured,
         (new, old),
         (),
-        judge(measured, policy()),
+        verdict_on(measured, policy()),
     )
 
 
@@ -123,7 +124,7 @@ def test_labelled_queries_are_shown_with_both_rankings(findings: Findings, tmp_p
 
 def test_an_error_is_told_without_numbers(findings: Findings) -> None:
     measured = {"r_main": findings.measured["r_main"], "judge": findings.measured["judge"]}
-    verdict = judge(measured, policy(), problems=["the window is old"])
+    verdict = verdict_on(measured, policy(), problems=["the window is old"])
     told = in_words(verdict)
     assert told.startswith("ERROR\nthe window is old\n")
     assert "tokens (margin 0.5): not measured" in told
@@ -146,7 +147,8 @@ def test_each_verdict_has_its_exit_status(
     given.write_text(
         'window = 60\n[goal]\nmetrics = ["judge"]\n[metrics.judge]\ndirection = "higher"\nmargin = 0.05\n'
     )
-    monkeypatch.setattr(training.gate.run, "run", lambda *_: findings)
+    monkeypatch.setattr(training.gate.run, "run", lambda *_, **__: findings)
+    monkeypatch.setattr(training.gate.window, "read_window", lambda *_, **__: findings.window)
     words = ["gate", str(findings.candidate.path), "--against", str(findings.incumbent.path)]
     words += ["--data", str(window), "--policy", str(given), "--out", str(tmp_path / "out")]
     assert main(words) == EXIT["FAIL"] == 3

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from training.gate.policy import DEFAULT_POLICY, Policy, read_policy
 from training.gate.statistics import LEAST, Floats, holm, sign_of
-from training.gate.verdict import Decision, Measurement, State, Verdict, judge
+from training.gate.verdict import Decision, Measurement, State, Verdict, verdict_on
 
 QUERIES = 400
 NOISE = np.random.default_rng(5).normal(0.0, 0.1, QUERIES)
@@ -39,7 +39,7 @@ def moved(by: float, *, level: float = 0.0) -> Measurement:
 
 
 def verdict(measured: Measurement, **rule: Any) -> Verdict:
-    return judge({**WELL_OFF, "x": measured}, policy(x=rule))
+    return verdict_on({**WELL_OFF, "x": measured}, policy(x=rule))
 
 
 def of(found: Verdict, metric: str, limit: str) -> list[Decision]:
@@ -99,14 +99,14 @@ def test_a_promotion_must_gain(by: float, state: str, sign: int) -> None:
     rules = policy().model_dump()
     rules["goal"]["gain"] = 0.05
     rules["metrics"]["goal"]["direction"] = "higher" if sign > 0 else "lower"
-    found = judge({"goal": changed}, Policy.model_validate(rules))
+    found = verdict_on({"goal": changed}, Policy.model_validate(rules))
     (decision,) = of(found, "goal", "goal")
     assert decision.state.name == state
     assert found.state is State[state]
 
 
 def test_no_change_at_all_is_no_promotion_and_no_number_of_queries_helps() -> None:
-    found = judge({"goal": Measurement(NOISE, NOISE)}, policy())
+    found = verdict_on({"goal": Measurement(NOISE, NOISE)}, policy())
     assert found.state is State.INCONCLUSIVE
     assert [one.needed for one in found.decisions] == [None, None]
 
@@ -116,9 +116,9 @@ def test_the_second_goal_counts_where_the_first_was_not_measured() -> None:
     rules = policy().model_dump()
     rules["metrics"]["goal"]["required"] = False
     given = Policy.model_validate(rules)
-    assert judge({"second": moved(-0.05)}, given).state is State.PASS
-    assert judge({"second": moved(+0.05)}, given).state is State.FAIL
-    found = judge({}, given)
+    assert verdict_on({"second": moved(-0.05)}, given).state is State.PASS
+    assert verdict_on({"second": moved(+0.05)}, given).state is State.FAIL
+    found = verdict_on({}, given)
     assert (found.state, found.decisions[0].reason) == (State.ERROR, "none was measured")
 
 
@@ -133,7 +133,7 @@ def test_the_second_goal_counts_where_the_first_was_not_measured() -> None:
     ],
 )
 def test_what_is_missing_is_an_error_and_no_number(measured: dict[str, Measurement]) -> None:
-    found = judge({**WELL_OFF, **measured}, policy(x={"direction": "lower", "margin": 0.1}))
+    found = verdict_on({**WELL_OFF, **measured}, policy(x={"direction": "lower", "margin": 0.1}))
     assert found.state is State.ERROR
     (decision,) = of(found, "x", "margin")
     assert (decision.state, decision.candidate, decision.slack) == (State.ERROR, None, None)
@@ -142,9 +142,9 @@ def test_what_is_missing_is_an_error_and_no_number(measured: dict[str, Measureme
 
 def test_what_is_not_required_may_be_missing_but_not_broken() -> None:
     rule = {"direction": "lower", "margin": 0.1, "required": False}
-    assert judge(WELL_OFF, policy(x=rule)).state is State.PASS
+    assert verdict_on(WELL_OFF, policy(x=rule)).state is State.PASS
     broken = Measurement(np.full(QUERIES, math.inf), np.zeros(QUERIES))
-    assert judge({**WELL_OFF, "x": broken}, policy(x=rule)).state is State.ERROR
+    assert verdict_on({**WELL_OFF, "x": broken}, policy(x=rule)).state is State.ERROR
 
 
 def test_queries_without_a_value_on_either_side_are_left_out() -> None:
@@ -164,10 +164,12 @@ def test_error_outweighs_fail_outweighs_inconclusive_outweighs_pass() -> None:
     seen = []
     for names in (["good"], ["good", "open"], ["good", "open", "bad"], [*rules]):
         given = policy(**{name: rules[name] for name in names})
-        seen.append(judge({**WELL_OFF, **measured}, given).state.name)
+        seen.append(verdict_on({**WELL_OFF, **measured}, given).state.name)
     assert seen == ["PASS", "INCONCLUSIVE", "FAIL", "ERROR"]
-    assert judge(WELL_OFF, policy(), problems=["the window is old"]).state is State.ERROR
-    found = judge({**WELL_OFF, **measured}, policy(**{name: rules[name] for name in ("good", "open", "bad")}))
+    assert verdict_on(WELL_OFF, policy(), problems=["the window is old"]).state is State.ERROR
+    found = verdict_on(
+        {**WELL_OFF, **measured}, policy(**{name: rules[name] for name in ("good", "open", "bad")})
+    )
     assert found.caught_by == ["bad"]
 
 
@@ -219,7 +221,7 @@ def test_one_decision_of_many_is_corrected_for() -> None:
         **dict.fromkeys(rules, calm),
         "x0": Measurement(values, 0 * values),
     }
-    alone = judge({**WELL_OFF, "x0": given["x0"]}, policy(x0=rules["x0"]))
+    alone = verdict_on({**WELL_OFF, "x0": given["x0"]}, policy(x0=rules["x0"]))
     assert alone.state is State.INCONCLUSIVE
     assert sign_of(values, level=0.05, resamples=2000, seed=1).p_below < 0.05
 
