@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from training.config import LoopConfig, Section
+from training.config import LoopConfig, Section, merged
 from training.loop import Loop, Material, measures, phase_folder
 from training.policy_quality import PolicyJudge
 from training.rivals import Budgets, Kind, gradient_tokens, train_rival
@@ -130,15 +130,6 @@ def varied(loop: LoopConfig, variant: Variant, seed: int) -> LoopConfig:
     changed = merged(loop.model_dump(), variant.changes)
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{variant.name} {seed}")
     return LoopConfig.model_validate(changed | {"seed": seed, "name": name})
-
-
-def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `table` with `changes`, tables within tables too."""
-    inner = {
-        name: merged(table[name], value) if isinstance(value, Mapping) else value
-        for name, value in changes.items()
-    }
-    return {**table, **inner}
 
 
 def cost_of(run_dir: Path, phases: int) -> Row:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -227,6 +228,15 @@ class LoopConfig(SearchesConfig):
     reward: RewardConfig = RewardConfig()
     pairs: PairConfig = PairConfig()
     mpo: MpoConfig = MpoConfig()
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `table` with `changes`, tables within tables too."""
+    inner = {
+        name: merged(table[name], value) if isinstance(value, Mapping) else value
+        for name, value in changes.items()
+    }
+    return {**table, **inner}
 
 
 Config = TypeVar("Config", bound=Section)

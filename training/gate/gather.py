@@ -34,7 +34,6 @@ from training.rating import RatedCompletion, Rater
 from training.retrieval import tokens
 from training.sampling import prompt_ids
 from training.scoring import Scorer
-from training.served import served_relevance
 
 INFLATION = 3.0
 """Gain by the reward's model for each of the judge's that is no inflation yet. Two models spread over
@@ -58,9 +57,9 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models that the evidence takes: the reward's folder, and a judge that has no part in it."""
+    """Who rates: the reward's scorer, and a judge that has no part in the reward."""
 
-    relevance: Path
+    reward: Scorer
     judge: CosineScorer
 
 
@@ -82,13 +81,10 @@ def answer(
     said = [first_choices(folder, searches, config, threads=threads) for folder in checkpoints]
 
     async def rate() -> tuple[list[list[RatedCompletion]], list[list[RatedCompletion]]]:
-        relevance = served_relevance(models.relevance, threads=threads)
         both = [list(group) for group in zip(*said, strict=True)]
-        rated = await Rater.over(RewardConfig(), relevance, ()).rate(instances, both)
-        await relevance.close()
         await models.judge.fit(instances)
-        scorers: dict[str, Scorer] = {"judge": models.judge}
-        return rated, await Rater(RewardConfig(), scorers).rate(instances, both)
+        rated = await Rater(RewardConfig(), {"reward": models.reward}).rate(instances, both)
+        return rated, await Rater(RewardConfig(), {"judge": models.judge}).rate(instances, both)
 
     rated, judged = asyncio.run(rate())
     return [

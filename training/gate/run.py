@@ -16,6 +16,8 @@ from training.gate.policy import Policy
 from training.gate.serving import measure_serving
 from training.gate.verdict import Measurement, Verdict, verdict_on
 from training.gate.window import Window, WindowConfig, problem_of
+from training.scoring import RawrankScorer
+from training.served import served_relevance
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def run(
     config: WindowConfig,
     policy: Policy,
     *,
-    judge: CosineScorer | None = None,
+    models: Models | None = None,
 ) -> Findings:
     """Gather the evidence and judge it.
 
@@ -57,7 +59,7 @@ def run(
         window: what both answer.
         config: of the window: models and threads.
         policy: what is asked.
-        judge: one that knows texts from an earlier run; None: a new one.
+        models: who rates; None: the configuration's relevance model, and a judge of its own.
 
     Raises:
         CheckpointError, DataError: something cannot be used.
@@ -67,7 +69,9 @@ def run(
     new, old = load_checkpoint(candidate), load_checkpoint(incumbent)
     folders = (candidate, incumbent)
     problems = [problem] if (problem := problem_of(new.manifest, window)) else []
-    models = Models(config.relevance, judge or CosineScorer())
+    models = models or Models(
+        RawrankScorer(served_relevance(config.relevance, threads=config.num_threads)), CosineScorer()
+    )
     found = answer(folders, window.instances, models, config.sampling, threads=config.num_threads)
     pair = (found[0], found[1])
     measured = measure(*pair)

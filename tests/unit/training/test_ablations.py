@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 import training.ablations
-from training.ablation_bench import Plan, Variant, cost_of, merged, varied
+from training.ablation_bench import Plan, Variant, cost_of, varied
 from training.ablations import SPLITS, Record, fill, main
 from training.ablations_plot import COSTS, MEASURES, draw_ablations, spread, table
-from training.config import read_config
+from training.config import merged, read_config
 
 CONFIG = Path("training/configs/ablations.toml")
 
