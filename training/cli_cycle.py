@@ -39,16 +39,22 @@ def add_cycle(subparsers: Subparsers) -> None:
 def run_cycle(args: argparse.Namespace) -> int:
     """Go on with the cycle of that window. Returns the gate's exit status, or 2 when it cannot go on."""
     from app.commands.registry import open_registry  # noqa: PLC0415 -- see the module's docstring
+    from app.contracts.manifest import DataWindow  # noqa: PLC0415
     from training.cli_gate import EXIT  # noqa: PLC0415
     from training.config import ConfigError, read_config  # noqa: PLC0415
-    from training.cycle import Cycle, CycleConfig, CycleError, Steps, window_of  # noqa: PLC0415
+    from training.cycle import Cycle, CycleConfig, CycleError, Steps  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.gate.serving import ServingError  # noqa: PLC0415
     from training.mpo_phase import PhaseError  # noqa: PLC0415
     from training.run_loop import run  # noqa: PLC0415
 
     try:
-        config, window = read_config(args.config, CycleConfig), window_of(args.window)
+        window = DataWindow.parse(args.window)
+    except ValueError as error:
+        sys.stderr.write(f"corewrite cycle: --window: {error}\n")
+        return 2
+    try:
+        config = read_config(args.config, CycleConfig)
         folder = args.runs / f"{config.loop.name}-{window.last:%Y%m%d}"
         cycle = Cycle(config, window, open_registry(args.registry), folder, Steps(run, gated))
         verdict = cycle.run()

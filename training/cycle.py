@@ -30,7 +30,6 @@ from pydantic import Field
 from app.contracts.manifest import DataWindow
 from app.registry.store import Registry
 from training.config import LoopConfig, Section
-from training.datasets.examples import DataError
 from training.gate.window import LabelsConfig, WindowConfig
 from training.loop import write_whole
 
@@ -207,22 +206,6 @@ def locked(file: Path) -> Iterator[None]:
         except BlockingIOError:
             raise CycleError(f"{file}: another cycle is at work in this folder; wait for it") from None
         yield
-
-
-def window_of(text: str) -> DataWindow:
-    """Read `FIRST/LAST`, ISO 8601; without a time zone it is UTC.
-
-    Raises:
-        DataError: it is no window.
-    """
-    try:
-        first, last = (datetime.fromisoformat(part) for part in text.split("/"))
-        return DataWindow(
-            first=first if first.tzinfo else first.replace(tzinfo=UTC),
-            last=last if last.tzinfo else last.replace(tzinfo=UTC),
-        )
-    except ValueError as error:
-        raise DataError(f"{text!r} is no window such as 2026-11-08/2026-11-15: {error}") from error
 
 
 def _number(value: float | None) -> str:

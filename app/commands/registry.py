@@ -11,6 +11,7 @@ from app.errors import CheckpointError, CorewriteError
 if TYPE_CHECKING:
     import argparse
 
+    from app.contracts.manifest import DataWindow
     from app.registry.store import Registry, Stored
 
 _SHORT = 12
@@ -32,6 +33,7 @@ def add_registry_actions(actions: Any) -> None:
     taken.add_argument("--id", help="name of the checkpoint that a Hugging Face folder becomes")
     taken.add_argument("--calibration", type=Path, metavar="FILE", help="calibration.json fitted for it")
     taken.add_argument("--parent", metavar="REF", help="what it was made from")
+    taken.add_argument("--learnt", metavar="FIRST/LAST", help="days of the logs that it has learnt from")
     taken.add_argument("--gate-report", type=Path, metavar="FILE", help="gate.json of `corewrite gate`")
     taken.add_argument("--sign-with", type=Path, metavar="KEY", help="Ed25519 private key (PEM)")
     pull = _add(actions, "pull", _pull, "copy a checkpoint into a folder, verified")
@@ -142,11 +144,12 @@ def _import(arguments: argparse.Namespace) -> int:
     registry = open_registry(arguments.registry)
     with TemporaryDirectory() as temporary:
         folder = arguments.folder
-        own = [name for name in ("id", "calibration", "parent") if getattr(arguments, name)]
+        own = [name for name in ("id", "calibration", "parent", "learnt") if getattr(arguments, name)]
         if not (folder / MANIFEST_NAME).exists():
             if not arguments.id:
                 raise CorewriteError(f"{folder} is no checkpoint folder yet: name the checkpoint with --id")
             parent = registry.resolve(arguments.parent) if arguments.parent else None
+            learnt = _window(arguments.learnt) if arguments.learnt else None
             folder = Path(temporary) / "checkpoint"
             take_in(
                 arguments.folder,
@@ -154,12 +157,22 @@ def _import(arguments: argparse.Namespace) -> int:
                 checkpoint_id=arguments.id,
                 calibration=arguments.calibration,
                 parent=parent,
+                data_window=learnt,
             )
         elif own:
             raise CorewriteError(f"{folder} is a checkpoint folder: its manifest says what --{own[0]} would")
         digest = registry.push(folder, gate_report=arguments.gate_report, key=arguments.sign_with)
     sys.stdout.write(f"{digest}\n")
     return 0
+
+
+def _window(text: str) -> DataWindow:
+    from app.contracts.manifest import DataWindow  # noqa: PLC0415 -- after parsing
+
+    try:
+        return DataWindow.parse(text)
+    except ValueError as error:
+        raise CorewriteError(f"--learnt: {error}") from error
 
 
 def _pull(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -62,6 +63,22 @@ class DataWindow(BaseModel):
         if self.first >= self.last:
             raise ValueError("a data window ends after it begins")
         return self
+
+    @classmethod
+    def parse(cls, text: str) -> DataWindow:
+        """Read `FIRST/LAST`, two moments in ISO 8601; what has no time zone is UTC.
+
+        Raises:
+            ValueError: it is no window; the message has an example.
+        """
+        try:
+            first, last = (datetime.fromisoformat(part) for part in text.split("/"))
+            return cls(
+                first=first if first.tzinfo else first.replace(tzinfo=UTC),
+                last=last if last.tzinfo else last.replace(tzinfo=UTC),
+            )
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no window such as 2026-11-08/2026-11-15: {error}") from error
 
 
 class Manifest(BaseModel):

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,15 @@ from loop_configs import loop_config
 from small_checkpoint import write_checkpoint
 
 from app.cli import main
-from app.contracts.manifest import DataWindow, address_of
+from app.contracts.manifest import DataWindow
 from app.registry.place import Place
 from app.registry.store import Registry
 from training.config import LoopConfig, read_config
-from training.cycle import Cycle, CycleConfig, CycleError, Steps, locked, window_of
-from training.datasets.examples import DataError
+from training.cycle import Cycle, CycleConfig, CycleError, Steps, locked
 from training.gate.window import WindowConfig
 
 ROOT = Path(__file__).parents[3]
-WINDOW = window_of("2026-11-08/2026-11-15")
+WINDOW = DataWindow.parse("2026-11-08/2026-11-15")
 NOW = datetime(2026, 11, 16, tzinfo=UTC)
 STEPS = (
     "before train",
@@ -204,14 +203,12 @@ def test_without_stable_there_is_nothing_to_start_from(
 
 
 @pytest.mark.parametrize("text", ["2026-11-08", "2026-11-15/2026-11-08", "monday/sunday", "a/b/c"])
-def test_a_window_is_two_days_in_order(text: str) -> None:
-    with pytest.raises(DataError, match="is no window"):
-        window_of(text)
-    assert window_of("2026-11-08T12:00:00+02:00/2026-11-15").last - WINDOW.last == timedelta(0)
+def test_a_window_is_two_days_in_order(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cycle", "--config", "training/configs/cycle.toml", "--window", text]) == 2
+    assert "is no window such as" in capsys.readouterr().err
+    assert DataWindow.parse("2026-11-08T12:00:00+02:00/2026-11-15").last == WINDOW.last
 
 
 def test_the_configuration_is_read() -> None:
     given = read_config(ROOT / "training" / "configs" / "cycle.toml", CycleConfig)
-    assert isinstance(WINDOW, DataWindow)
-    assert given.loop.name == "week"
-    assert len(address_of(b"")) == 64
+    assert (given.loop.name, given.gate_ratio) == ("week", 0.3)

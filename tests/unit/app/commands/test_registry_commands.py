@@ -77,8 +77,11 @@ def test_a_model_folder_is_imported_by_name(run: Terminal, tmp_path: Path) -> No
         shutil.copy(DEFAULT_CHECKPOINT / name, model)
     assert "--id" in run("import", model, status=2)
     parent = run("import", DEFAULT_CHECKPOINT).strip()
-    run("import", model, "--id", "mine", "--parent", "default")
-    assert json.loads(run("show", "mine", "--json"))["parent"] == parent
+    run("import", model, "--id", "mine", "--parent", "default", "--learnt", "2026-11-08/2026-11-15")
+    manifest = json.loads(run("show", "mine", "--json"))
+    assert (manifest["parent"], manifest["data_window"]["last"]) == (parent, "2026-11-15T00:00:00Z")
+    assert "data     2026-11-08 to 2026-11-15\n" in run("show", "mine")
+    assert "no window such as" in run("import", model, "--id", "x", "--learnt", "monday", status=2)
     assert "its manifest says" in run("import", DEFAULT_CHECKPOINT, "--id", "mine", status=2)
 
 
