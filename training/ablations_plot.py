@@ -46,7 +46,7 @@ def table(record: Mapping[str, Any]) -> str:
         "",
         "Every variant changes the loop of `training/configs/ablations.toml` in one respect. Mean over seeds",
         "[least, most]; nDCG@10 is of first choices alone, on validation titles, by a retriever that no",
-        "reward reads.",
+        "reward reads. Seconds compare within `loss` and within `sync`, which had the machine to themselves.",
         f"Machine: {record['machine']}. `make ablations` writes this page from `results/ablations.json`.",
         "",
         "| variant | seeds | " + " | ".join((*MEASURES.values(), *COSTS)) + " |",

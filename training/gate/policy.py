@@ -16,13 +16,12 @@ required = true         without it there is no verdict
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from training.config import ConfigError, Section
+from training.config import Section, read_config
 
 DEFAULT_POLICY = Path(__file__).parents[1] / "configs" / "gate.toml"
 
@@ -76,14 +75,5 @@ class Policy(Section):
 
 
 def read_policy(path: Path = DEFAULT_POLICY) -> Policy:
-    """Read a policy.
-
-    Raises:
-        ConfigError: naming the file, the field and what is wrong with it.
-    """
-    try:
-        return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    """Read a policy. Raises ConfigError, naming the file, the field and what is wrong with it."""
+    return read_config(path, Policy)
