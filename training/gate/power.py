@@ -61,6 +61,9 @@ def as_good(measured: Mapping[str, Measurement], *, goal: str, gain: float) -> d
     """Return evidence of a candidate as good as the incumbent on average, but for `gain` at the goal."""
     found = {}
     for name, one in measured.items():
+        if name == "inflation":  # of gains that are 0
+            found[name] = Measurement(one.candidate - np.nanmean(one.candidate), None)
+            continue
         if one.incumbent is None or one.exact:
             found[name] = one
             continue

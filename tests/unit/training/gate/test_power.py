@@ -21,6 +21,7 @@ EVIDENCE_OF = {
     "tokens": Measurement(RNG.normal(5, 1, 300), RNG.normal(4, 1, 300)),
     "s_rand": Measurement(np.where(np.arange(300) < 20, np.nan, 0.1), np.full(300, 0.1)),
     "kl": Measurement(abs(RNG.normal(0, 0.1, 300)), None),
+    "inflation": Measurement(RNG.normal(0.2, 0.1, 300), None),
     "latency": Measurement(RNG.normal(1, 0.1, 90), RNG.normal(1, 0.1, 90)),
     "memory": Measurement(np.array([1.1]), np.array([1.0]), exact=True),
 }
@@ -59,6 +60,7 @@ def test_a_candidate_is_made_as_good_and_as_variable_as_it_was() -> None:
         assert old is not None
         assert np.nanmean(made[name].candidate - old) == pytest.approx(gain, abs=1e-9)
         assert np.nanstd(made[name].candidate) == pytest.approx(np.nanstd(EVIDENCE_OF[name].candidate))
+    assert made["inflation"].candidate.mean() == pytest.approx(0.0, abs=1e-9)
     assert made["kl"] is EVIDENCE_OF["kl"]
     assert made["memory"] is EVIDENCE_OF["memory"]
 
@@ -68,7 +70,7 @@ def test_metrics_of_the_same_queries_stay_together() -> None:
     found = drawn(both, 1000, np.random.default_rng(1))
     assert np.array_equal(found["one"].candidate, found["other"].candidate)
     assert {name: one.candidate.size for name, one in found.items()} == {
-        **dict.fromkeys(("one", "other", "ndcg@10", "tokens", "s_rand", "kl"), 1000),
+        **dict.fromkeys(("one", "other", "ndcg@10", "tokens", "s_rand", "kl", "inflation"), 1000),
         "latency": 90,
         "memory": 1,
     }
