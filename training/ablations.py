@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -116,6 +116,16 @@ def fill(record: Record, plan: Plan, runs: Path, groups: Sequence[str] = ()) -> 
     _fill_stages(record, plan, bench, splits)
 
 
+def in_order(content: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The record with its rows as the plan has them, whichever were run first."""
+    places = {(variant.group, variant.name): place for place, variant in enumerate(plan.variants)}
+
+    def place(row: Mapping[str, Any]) -> tuple[int, str, int]:
+        return places[row["group"], row["variant"].partition(", equal")[0]], row["variant"], row["seed"]
+
+    return {**content, "rows": sorted(content["rows"], key=place)}
+
+
 def _fill_stages(record: Record, plan: Plan, bench: Bench, splits: Sequence[str]) -> None:
     for split in splits:
         checkpoints = [plan.loop.checkpoint, *map(bench.checkpoint, plan.seeds)]
@@ -148,8 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(args.groups) - {variant.group for variant in plan.variants}:
         parser.error(f"--groups: {args.config} has no {', '.join(sorted(unknown))}")
     fill(record, plan, args.runs, args.groups)
-    draw_ablations(record.content, args.plots)
-    args.table.write_text(table(record.content), encoding="utf-8")
+    content = in_order(record.content, plan)
+    draw_ablations(content, args.plots)
+    args.table.write_text(table(content), encoding="utf-8")
     return 0
 
 

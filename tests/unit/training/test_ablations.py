@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import training.ablations
 from training.ablation_bench import Plan, Variant, cost_of, varied
-from training.ablations import SPLITS, Record, fill, main
+from training.ablations import SPLITS, Record, fill, in_order, main
 from training.ablations_plot import COSTS, MEASURES, draw_ablations, spread, table
 from training.config import merged, read_config
 
@@ -164,3 +164,18 @@ def test_groups_are_run_alone(tmp_path: Path, plan: Plan, monkeypatch: pytest.Mo
     assert [name for group, name in found if group == "loss"] == [plan.variants[0].name]
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "out.json"), "--groups", "pears"])
+
+
+def test_rows_stand_as_the_plan_has_them(plan: Plan) -> None:
+    """Whichever process came first; both ends of a rival at its place."""
+    names = [
+        (variant.group, f"{variant.name}, equal {budget}" if variant.rival else variant.name)
+        for variant in plan.variants
+        for budget in (("seconds", "tokens") if variant.rival else ("",))
+    ]
+    rows = [row(name, seed, 1.0, group) for group, name in reversed(names) for seed in (2, 1)]
+    found = in_order({"machine": "one", "rows": rows}, plan)
+    assert found["machine"] == "one"
+    assert [(one["group"], one["variant"], one["seed"]) for one in found["rows"]] == [
+        (group, name, seed) for group, name in names for seed in (1, 2)
+    ]
