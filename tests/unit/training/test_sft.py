@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from app.contracts.prompt import CONTROL_TOKENS, PAD
-from training.config import ConfigError, LoopConfig, RelevanceConfig, RunConfig, read_config
+from training.ablation_bench import Plan
+from training.config import ConfigError, LoopConfig, RelevanceConfig, RunConfig, Section, read_config
+from training.cycle import CycleConfig
+from training.drill.plan import DrillConfig
+from training.gate.policy import Policy
 from training.mixture import Encoded
 from training.sft import IGNORED, new_model, rate, target_logits, tensors, token_meanings, train
 from training.tokenizer import train_tokenizer
@@ -90,9 +94,18 @@ def test_the_rate_rises_then_falls_to_zero(mini_config: RunConfig) -> None:
 
 
 def test_the_configs_in_the_repository_are_valid() -> None:
-    kinds = {"relevance": RelevanceConfig, "loop": LoopConfig, "qwen3": LoopConfig}
-    for path in {*CONFIGS.glob("*.toml")} - {CONFIGS / "ablations.toml"}:  # which has a test of its own
-        assert read_config(path, kinds.get(path.stem.split("-")[0], RunConfig)).name
+    kinds: dict[str, type[Section]] = {
+        "ablations": Plan,
+        "cycle": CycleConfig,
+        "default": RunConfig,
+        "drill": DrillConfig,
+        "gate": Policy,
+        "loop": LoopConfig,
+        "qwen3": LoopConfig,
+        "relevance": RelevanceConfig,
+    }
+    for path in CONFIGS.glob("*.toml"):
+        assert read_config(path, kinds[path.stem.split("-")[0]])
 
 
 @pytest.mark.parametrize(
