@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 
 from training.config import LoopConfig, Section, merged
-from training.loop import Loop, Material, measures, phase_folder
+from training.loop import Loop, measures, phase_folder
 from training.policy_quality import PolicyJudge
 from training.rivals import Budgets, Kind, gradient_tokens, train_rival
 from training.rollout import Draw, LocalRollout, served_rater
-from training.run_loop import claim, publish_policy
+from training.run_loop import claim, material_of, publish_policy
 from training.searches import read_searches
 from training.served import served_relevance
 
@@ -106,8 +106,7 @@ class Bench:
         claim(folder, config)
         last = folder / "policy"
         if not last.exists():
-            found, rollout = self._searches, self._rollout_of(config)
-            material = Material(found.learning, found.held_out, rollout, found.unclicked)
+            material = material_of(self._searches, self._rollout_of(config))
             Loop(config, material, folder).run().rename(last)
             for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
                 shutil.rmtree(older)

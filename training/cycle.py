@@ -1,6 +1,6 @@
 """The weekly cycle: `corewrite cycle --config TOML --window FIRST/LAST`, unattended, restartable anywhere.
 
-    ingest    the checkpoint that `stable` points to, and whether the window's logs have anything to learn
+    ingest    the checkpoint that `stable` points to, pulled
     train     the loop, from that checkpoint, on the first part of the window
     gate      against that checkpoint, on the rest of the window
     push      into the registry, with the gate's report on it, whatever that says
@@ -20,14 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
-from getpass import getuser
 from pathlib import Path
-from platform import node
 from typing import Any
 
 from pydantic import Field
 
 from app.contracts.manifest import DataWindow
+from app.registry.aliases import this_user
 from app.registry.store import Registry
 from training.config import LoopConfig, Section
 from training.gate.window import LabelsConfig, WindowConfig
@@ -155,8 +154,7 @@ class Cycle:
         seen = aliases.current(CANDIDATE)
         if seen is None or seen.to_digest != digest:  # what was cut off between the move and its note
             why = f"{self._name} passed the gate against {incumbent[:12]}"
-            who = f"{getuser()}@{node()}"
-            aliases.move(CANDIDATE, digest, seen=seen, who=who, why=why, when=datetime.now(UTC))
+            aliases.move(CANDIDATE, digest, seen=seen, who=this_user(), why=why, when=datetime.now(UTC))
         return digest
 
     def _once(self, name: str, work: Callable[[], Any]) -> Any:

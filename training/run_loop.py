@@ -45,10 +45,14 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
     load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
     searches = read_searches(config, run_dir)
     rollout = make_rollout(config, searches.corpus, workers)
-    loop = Loop(config, Material(searches.learning, searches.held_out, rollout, searches.unclicked), run_dir)
-    policy = loop.run()
+    policy = Loop(config, material_of(searches, rollout), run_dir).run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
     publish_policy(config, run_dir, policy, searches, out)
+
+
+def material_of(searches: Searches, rollout: Rollout) -> Material:
+    """What a loop over these searches works on."""
+    return Material(searches.learning, searches.held_out, rollout, searches.unclicked)
 
 
 def claim(run_dir: Path, config: LoopConfig) -> None:

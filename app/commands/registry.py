@@ -184,8 +184,8 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 def _alias(arguments: argparse.Namespace) -> int:
     from datetime import UTC, datetime  # noqa: PLC0415 -- after parsing
-    from getpass import getuser  # noqa: PLC0415 -- as above
-    from platform import node  # noqa: PLC0415 -- as above
+
+    from app.registry.aliases import this_user  # noqa: PLC0415 -- as above
 
     registry = open_registry(arguments.registry)
     if arguments.reference is None:
@@ -206,7 +206,7 @@ def _alias(arguments: argparse.Namespace) -> int:
         arguments.alias,
         registry.resolve(arguments.reference),
         seen=seen,
-        who=arguments.who or f"{getuser()}@{node()}",
+        who=arguments.who or this_user(),
         why=arguments.why,
         when=datetime.now(UTC),
     )
@@ -241,7 +241,7 @@ def _facts(registry: Registry, stored: Stored, aliases: dict[str, str]) -> dict[
 def _verdict(registry: Registry, stored: Stored) -> str | None:
     import json  # noqa: PLC0415 -- after parsing
 
-    report = registry.gate_report(stored.digest)
+    report = registry.gate_report(stored)
     return None if report is None else str(json.loads(report)["verdict"])
 
 

@@ -9,6 +9,8 @@ are told that the alias has moved.
 from __future__ import annotations
 
 import re
+from getpass import getuser
+from platform import node
 from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -105,7 +107,7 @@ class Aliases:
             raise RegistryError(f"alias {alias!r}: {error}") from error
         self._place.require_create()
         content = (move.model_dump_json() + "\n").encode()
-        if not self._numbers(alias)[number - 1 :] and self._place.create(content, *_file(alias, number)):
+        if self._place.create(content, *_file(alias, number)):
             return move
         now = self._read(alias, number)
         if now == move:  # our own: a store may do what it was asked and lose the answer
@@ -127,6 +129,11 @@ class Aliases:
             return Move.model_validate_json(self._place.read(*file, most=MOST_BYTES))
         except ValidationError as error:
             raise RegistryError(f"{self._place.path(*file)}: {error}") from error
+
+
+def this_user() -> str:
+    """Who moves an alias from here, for its audit trail."""
+    return f"{getuser()}@{node()}"
 
 
 def _file(alias: str, number: int) -> tuple[str, str, str]:

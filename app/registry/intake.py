@@ -16,6 +16,7 @@ from pathlib import Path
 
 from app.contracts.confidence import CALIBRATION_NAME, Calibration
 from app.contracts.manifest import (
+    COMPUTED_BY,
     INERT,
     MANIFEST_NAME,
     MANIFEST_VERSION,
@@ -32,7 +33,6 @@ from app.errors import CheckpointError
 from app.registry.checkpoint import MAX_HEADER_BYTES, describe_file, require_safetensors
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".py", ".so")
-NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 THRESHOLD = 0.02
 """Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway,
 and several doubtful ones that agree in a word help; `training.tune` finds withholding more to cost more on
@@ -132,7 +132,7 @@ def _inert_files(source: Path) -> list[str]:
                 f"{path}: a symbolic link; copy the folder with `cp -rL` and import the copy"
             )
     names = [path.name for path in found if path.is_file() and path.name.endswith(INERT)]
-    if missing := [name for name in NEEDED if name not in names]:
+    if missing := [name for name in COMPUTED_BY if name not in names]:
         shards = " (weights in several files: save them with a larger `max_shard_size`)"
         sharded = missing[0] == "model.safetensors" and f"{missing[0]}.index.json" in names
         raise CheckpointError(f"{source / missing[0]}: missing{shards if sharded else ''}")

@@ -59,9 +59,9 @@ def require_signature(manifest: bytes, signature: bytes | None, signers: Path, w
     Raises:
         CheckpointError: nobody has signed, or nobody of these, or it was altered since.
     """
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 -- optional
-
     keys = read_signers(signers)  # before all else: without its keys the setting is a mistake
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 -- optional: it was asked for above
+
     if signature is None:
         raise CheckpointError(
             f"{where}: not signed, and {signers} says who must have: import it with --sign-with"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,7 +78,7 @@ class Registry:
             RegistryError: the place is out of reach.
         """
         checkpoint = load_checkpoint(folder)
-        content = (folder / MANIFEST_NAME).read_bytes()
+        own = content = (folder / MANIFEST_NAME).read_bytes()
         if gate_report is not None:
             named = checkpoint.manifest.with_gate_report(describe_file(gate_report).sha256)
             content = named.to_json().encode()
@@ -88,7 +88,7 @@ class Registry:
         signature = folder / SIGNATURE_NAME
         if key is not None:
             self._place.create(sign(content, key), FOLDER, digest, SIGNATURE_NAME)
-        elif signature.is_file() and content == (folder / MANIFEST_NAME).read_bytes():
+        elif signature.is_file() and content == own:
             self._place.create(signature.read_bytes(), FOLDER, digest, SIGNATURE_NAME)
         if not self._is_whole(digest):
             for name in checkpoint.manifest.files:
@@ -125,12 +125,12 @@ class Registry:
                 (part / name).write_bytes(limited)
             for name in wanted:
                 self._place.fetch(part / name, FOLDER, digest, name)
-            load_checkpoint(part, signers=self._signers)
+            checkpoint = load_checkpoint(part, signers=self._signers)
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        return load_checkpoint(folder, signers=self._signers)
+        return replace(checkpoint, path=folder)
 
     def verify(self, digest: str) -> None:
         """Fetch a checkpoint and throw it away; raises as `pull` does."""
@@ -155,18 +155,19 @@ class Registry:
         _, manifest = self._manifest(digest)
         return Stored(digest, manifest, self._place.modified(FOLDER, digest, MANIFEST_NAME))
 
-    def gate_report(self, digest: str) -> bytes | None:
+    def gate_report(self, stored: Stored) -> bytes | None:
         """The gate's report on a checkpoint; None where there is none.
 
         Raises:
             CheckpointError: it is not the one that the manifest names.
         """
-        _, manifest = self._manifest(digest)
-        if manifest.gate_report is None:
+        if stored.manifest.gate_report is None:
             return None
-        content = self._place.read(FOLDER, digest, GATE_REPORT_NAME, most=MAX_MANIFEST_BYTES)
-        if address_of(content) != manifest.gate_report:
-            raise CheckpointError(f"{digest}: {GATE_REPORT_NAME} is not the report that its manifest names")
+        content = self._place.read(FOLDER, stored.digest, GATE_REPORT_NAME, most=MAX_MANIFEST_BYTES)
+        if address_of(content) != stored.manifest.gate_report:
+            raise CheckpointError(
+                f"{stored.digest}: {GATE_REPORT_NAME} is not the report that its manifest names"
+            )
         return content
 
     def resolve(self, reference: str) -> str:

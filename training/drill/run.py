@@ -34,10 +34,10 @@ from training.gate.report import write_report
 from training.gate.run import Findings
 from training.gate.run import run as run_gate
 from training.gate.window import Window, WindowConfig, read_window
-from training.loop import Loop, Material, write_whole
+from training.loop import Loop, write_whole
 from training.rating import Rater
 from training.rollout import LocalRollout
-from training.run_loop import claim, publish_policy
+from training.run_loop import claim, material_of, publish_policy
 from training.scoring import OverlapScorer, RawrankScorer, Scorer
 from training.searches import Searches, read_searches
 from training.served import served_relevance
@@ -95,11 +95,11 @@ class Drill:
         if not done.exists():
             weak, strong = self._weakened(hack, None), self._loop(hack.strengthened, f"{hack.name}-recovered")
             hacked = self._train(weak, hack, folder / weak.name)
-            caught = self._judge_candidate(weak, hack, folder / weak.name)
+            caught = self._judge_candidate(hack, folder / weak.name)
             why = f"{weak.name}: {caught['verdict']}; back to last_good, and {hack.term} is strengthened"
             self._point("stable", self._last_good, why)
             recovered = self._train(strong, hack, folder / strong.name)
-            passed = self._judge_candidate(strong, hack, folder / strong.name)
+            passed = self._judge_candidate(hack, folder / strong.name)
             if passed["verdict"] == "PASS":
                 self._point("candidate", passed["address"], f"{strong.name} passed the gate")
             record = {
@@ -127,15 +127,12 @@ class Drill:
         claim(run_dir, config)
         rater = Rater(config.reward, {name: self._scorer(name, hack) for name in config.reward.scorers})
         rollout = LocalRollout(config.sampling, rater, threads=config.num_threads)
-        found = self._searches
-        policy = Loop(
-            config, Material(found.learning, found.held_out, rollout, found.unclicked), run_dir
-        ).run()
+        policy = Loop(config, material_of(self._searches, rollout), run_dir).run()
         if not (out := run_dir / "checkpoint").exists():
-            publish_policy(config, run_dir, policy, found, out)
+            publish_policy(config, run_dir, policy, self._searches, out)
         return trail_of(run_dir, config, self._window.instances, self._models(None), hack.trigger)
 
-    def _judge_candidate(self, config: LoopConfig, hack: Hack, run_dir: Path) -> dict[str, Any]:
+    def _judge_candidate(self, hack: Hack, run_dir: Path) -> dict[str, Any]:
         """Gate the checkpoint of a run against last_good, and push it with the report."""
         checkpoint = run_dir / "checkpoint"
         findings: Findings = run_gate(
@@ -144,7 +141,7 @@ class Drill:
             self._window,
             self._window_config,
             self._policy,
-            models=self._models(hack if "rawrank" in config.reward.scorers else None),
+            models=self._models(hack),
         )
         report = write_report(findings, self._policy, run_dir / "gate")
         verdict = findings.verdict

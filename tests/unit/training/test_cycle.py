@@ -104,7 +104,7 @@ def test_what_passes_becomes_the_candidate(tmp_path: Path, stable: str) -> None:
     registry = registry_of(tmp_path)
     candidate = registry.stored(registry.resolve("candidate"))
     assert candidate.manifest.checkpoint_id == "week-20261115"
-    assert json.loads(registry.gate_report(candidate.digest) or b"")["verdict"] == "PASS"
+    assert json.loads(registry.gate_report(candidate) or b"")["verdict"] == "PASS"
     assert registry.resolve("stable") == stable  # to promote is the rollout's
     (loop,), (window,) = told.loops, told.windows
     turn = datetime(2026, 11, 13, 6, tzinfo=UTC)

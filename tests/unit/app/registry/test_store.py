@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,8 +80,8 @@ def test_a_gate_report_is_named_by_the_manifest(
     report.write_text('{"verdict": "PASS"}')
     gated = registry.push(source, gate_report=report)
     assert gated != digest
-    assert registry.gate_report(gated) == report.read_bytes()
-    assert registry.gate_report(digest) is None
+    assert registry.gate_report(registry.stored(gated)) == report.read_bytes()
+    assert registry.gate_report(registry.stored(digest)) is None
     checkpoint = registry.pull(gated, target)
     assert checkpoint.weights_digest == load_checkpoint(source).weights_digest  # the caches need not know
     assert registry.push(target) == gated
@@ -291,3 +292,13 @@ def test_a_place_out_of_reach_says_so(tmp_path: Path) -> None:
         Registry(Place.at(str(tmp_path / "file"))).push(write_checkpoint(tmp_path / "source"))
     with pytest.raises(RegistryError, match="nosuch"):
         Place.at("nosuch://place")
+
+
+def test_signatures_without_their_library_say_which_extra_is_missing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(CheckpointError, match=r"corewrite\[signing\]"):
+        load_checkpoint(source, signers=tmp_path / "signers.pem")
