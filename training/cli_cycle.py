@@ -55,7 +55,7 @@ def run_cycle(args: argparse.Namespace) -> int:
         return 2
     try:
         config = read_config(args.config, CycleConfig)
-        folder = args.runs / f"{config.loop.name}-{window.last:%Y%m%d}"
+        folder = args.runs / config.name_of(window)
         cycle = Cycle(config, window, open_registry(args.registry), folder, Steps(run, gated))
         verdict = cycle.run()
     except (ConfigError, CycleError, DataError, PhaseError, ServingError) as error:
@@ -68,12 +68,6 @@ def run_cycle(args: argparse.Namespace) -> int:
 def gated(candidate: Path, incumbent: Path, config: WindowConfig, policy: Path | None, folder: Path) -> str:
     """Run the gate and write its report; return the verdict's name."""
     from training.gate.policy import DEFAULT_POLICY, read_policy  # noqa: PLC0415 -- see the module's docstring
-    from training.gate.report import write_report  # noqa: PLC0415
-    from training.gate.run import run  # noqa: PLC0415
-    from training.gate.window import read_window  # noqa: PLC0415
+    from training.gate.report import gate  # noqa: PLC0415
 
-    given = read_policy(policy or DEFAULT_POLICY)
-    window = read_window(config, folder, most=given.window)
-    findings = run(candidate, incumbent, window, config, given)
-    write_report(findings, given, folder)
-    return findings.verdict.state.name
+    return gate(candidate, incumbent, config, read_policy(policy or DEFAULT_POLICY), folder).state.name

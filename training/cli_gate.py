@@ -48,10 +48,9 @@ def run_gate(args: argparse.Namespace) -> int:
     from training.config import ConfigError, read_config  # noqa: PLC0415
     from training.datasets.examples import DataError  # noqa: PLC0415
     from training.gate.policy import DEFAULT_POLICY, read_policy  # noqa: PLC0415
-    from training.gate.report import write_report  # noqa: PLC0415
-    from training.gate.run import run  # noqa: PLC0415
+    from training.gate.report import gate  # noqa: PLC0415
     from training.gate.serving import ServingError  # noqa: PLC0415
-    from training.gate.window import WindowConfig, read_window  # noqa: PLC0415
+    from training.gate.window import WindowConfig  # noqa: PLC0415
 
     try:
         policy = read_policy(args.policy or DEFAULT_POLICY)
@@ -61,14 +60,12 @@ def run_gate(args: argparse.Namespace) -> int:
                 folder_of(name, args.registry, Path(temporary) / str(place))
                 for place, name in enumerate((args.candidate, args.against))
             ]
-            window = read_window(config, args.out, most=policy.window)
-            findings = run(folders[0], folders[1], window, config, policy)
-            report = write_report(findings, policy, args.out)
+            verdict = gate(folders[0], folders[1], config, policy, args.out)
     except (ConfigError, DataError, ServingError) as error:
         sys.stderr.write(f"corewrite gate: {error}\n")
         return 2
-    sys.stdout.write(in_words(findings.verdict) + f"{report.with_name('gate.html')}\n")
-    return EXIT[findings.verdict.state.name]
+    sys.stdout.write(in_words(verdict) + f"{args.out / 'gate.html'}\n")
+    return EXIT[verdict.state.name]
 
 
 def folder_of(name: str, registry: str | None, temporary: Path) -> Path:

@@ -48,6 +48,10 @@ class CycleConfig(Section):
         default=None, description="TOML of the gate's limits; unset: the default ones"
     )
 
+    def name_of(self, window: DataWindow) -> str:
+        """What the week of that window is called, and the checkpoint that comes of it."""
+        return f"{self.loop.name}-{window.last:%Y%m%d}"
+
 
 class CycleError(RuntimeError):
     """The cycle cannot go on, and starting it again as it is will not help; the message says why."""
@@ -82,7 +86,7 @@ class Cycle:
     ) -> None:
         self._config, self._window, self._registry = config, window, registry
         self._folder, self._steps = folder, steps
-        self._name = f"{config.loop.name}-{window.last:%Y%m%d}"
+        self._name = config.name_of(window)
 
     def run(self) -> str:
         """Go through the steps that are not done; return the name of the verdict.

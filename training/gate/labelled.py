@@ -12,7 +12,6 @@ import numpy as np
 from training.datasets.beir import Task
 from training.evaluate import Rewrite
 from training.evaluate_stages import plans_of
-from training.gate.statistics import Floats
 from training.gate.verdict import Measurement
 from training.measures import NDCG, judged, per_query
 from training.search import SHIPPED, Stack
@@ -84,11 +83,7 @@ def search_task(checkpoints: tuple[Path, Path], task: Task, relevance: Path) -> 
 def ndcg_of(shown: Sequence[Shown]) -> Measurement:
     """Return nDCG@10 of both."""
     candidate, incumbent = (np.array([one.ndcg[side] for one in shown]) for side in (0, 1))
-    return Measurement(_floats(candidate), _floats(incumbent))
-
-
-def _floats(values: Floats) -> Floats:
-    return np.asarray(values, np.float64)
+    return Measurement(candidate, incumbent)
 
 
 def _first(rewrites: Sequence[Rewrite] | None) -> str:

@@ -17,44 +17,17 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from training.gate.evidence import EVIDENCE, read_evidence
 from training.gate.policy import DEFAULT_POLICY, Policy, read_policy
 from training.gate.verdict import Measurement, verdict_on
 
 GAINS = (0.0, 0.005, 0.01, 0.02, 0.03)
 WINDOWS = (350, 700, 1400)
-EVIDENCE = "evidence.npz"
 SERVING = ("latency",)
-
-
-def save_evidence(measured: Mapping[str, Measurement], path: Path) -> None:
-    """Keep measurements, each side an array by name."""
-    arrays: dict[str, Any] = {}
-    for name, found in measured.items():
-        arrays[f"{name}/candidate"] = found.candidate
-        if found.incumbent is not None:
-            arrays[f"{name}/incumbent"] = found.incumbent
-        if found.exact:
-            arrays[f"{name}/exact"] = np.array(1)
-    np.savez_compressed(path, **arrays)
-
-
-def read_evidence(path: Path) -> dict[str, Measurement]:
-    """Read what `save_evidence` kept."""
-    with np.load(path) as arrays:
-        names = {key.rpartition("/")[0] for key in arrays}
-        return {
-            name: Measurement(
-                arrays[f"{name}/candidate"],
-                arrays.get(f"{name}/incumbent"),
-                f"{name}/exact" in arrays,
-            )
-            for name in sorted(names)
-        }
 
 
 def as_good(measured: Mapping[str, Measurement], *, goal: str, gain: float) -> dict[str, Measurement]:

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from app.contracts.manifest import GATE_REPORT_NAME, MANIFEST_NAME, address_of
 from app.registry.checkpoint import Checkpoint
+from training.gate.evidence import EVIDENCE, save_evidence
 from training.gate.plots import distributions_svg, gains_svg
 from training.gate.policy import Policy
-from training.gate.power import EVIDENCE, save_evidence
-from training.gate.run import Findings
-from training.gate.verdict import Decision, Measurement, State
+from training.gate.run import Findings, run
+from training.gate.statistics import Floats
+from training.gate.verdict import Decision, Measurement, State, Verdict
+from training.gate.window import WindowConfig, read_window
 from training.loop import write_whole
 
 REPORT_VERSION = 1
@@ -40,6 +43,14 @@ class Example:
     gain: float
     rankings: tuple[Sequence[tuple[str, bool]], Sequence[tuple[str, bool]]]
     unit: str
+
+
+def gate(candidate: Path, incumbent: Path, config: WindowConfig, policy: Policy, folder: Path) -> Verdict:
+    """Read the window, judge, and write the report into `folder`; see `training.gate.run.run`."""
+    window = read_window(config, folder, most=policy.window)
+    findings = run(candidate, incumbent, window, config, policy)
+    write_report(findings, policy, folder)
+    return findings.verdict
 
 
 def write_report(findings: Findings, policy: Policy, folder: Path) -> Path:
@@ -147,8 +158,8 @@ def _means(measured: Measurement) -> dict[str, float | int | None]:
     }
 
 
-def _mean(values: Any) -> float | None:
-    kept = values[values == values]  # noqa: PLR0124 -- NaN is not itself
+def _mean(values: Floats) -> float | None:
+    kept = values[~np.isnan(values)]
     return round(float(kept.mean()), 6) if kept.size else None
 
 

@@ -11,8 +11,7 @@ import pytest
 from fakes import completion
 from small_checkpoint import write_checkpoint
 
-import training.gate.run
-import training.gate.window
+import training.gate.report
 from app.cli import main
 from app.contracts.manifest import DataWindow
 from app.registry.checkpoint import MAX_MANIFEST_BYTES, load_checkpoint
@@ -147,8 +146,8 @@ def test_each_verdict_has_its_exit_status(
     given.write_text(
         'window = 60\n[goal]\nmetrics = ["judge"]\n[metrics.judge]\ndirection = "higher"\nmargin = 0.05\n'
     )
-    monkeypatch.setattr(training.gate.run, "run", lambda *_, **__: findings)
-    monkeypatch.setattr(training.gate.window, "read_window", lambda *_, **__: findings.window)
+    monkeypatch.setattr(training.gate.report, "run", lambda *_, **__: findings)
+    monkeypatch.setattr(training.gate.report, "read_window", lambda *_, **__: findings.window)
     words = ["gate", str(findings.candidate.path), "--against", str(findings.incumbent.path)]
     words += ["--data", str(window), "--policy", str(given), "--out", str(tmp_path / "out")]
     assert main(words) == EXIT["FAIL"] == 3

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from training.gate.evidence import EVIDENCE, read_evidence, save_evidence
 from training.gate.policy import Policy
-from training.gate.power import EVIDENCE, as_good, drawn, main, rates, read_evidence, save_evidence
+from training.gate.power import as_good, drawn, main, rates
 from training.gate.verdict import Measurement
 
 RNG = np.random.default_rng(6)
