@@ -10,6 +10,7 @@ CorewriteError                      base; `code` is the wire word, `status` the 
 │   ├── UnknownCheckpointError 404  no such checkpoint
 │   └── ProofError                  an engine does not compute what the checkpoint's trainer recorded
 ├── RegistryError                   the registry is out of reach, or not what it should be
+│   ├── UnfitFileError              a file in it is missing, too large, or no plain file
 │   └── AliasMovedError             somebody else has moved it first: look again
 ├── RelevanceError         (never reaches a client: the stage it was for stays neutral)
 ├── ActivationError        409      a checkpoint was not activated: the one before serves on
@@ -81,6 +82,10 @@ class RegistryError(CorewriteError):
 
 class AliasMovedError(RegistryError):
     """An alias has moved since it was looked at; nothing was changed."""
+
+
+class UnfitFileError(RegistryError):
+    """A file of the registry is missing, larger than allowed, or no plain file."""
 
 
 class RelevanceError(CorewriteError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,18 +78,23 @@ def open_registry(url: str | None) -> Registry:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from app.registry.store import Refused, Stored  # noqa: PLC0415 -- after parsing
+
     registry = open_registry(arguments.registry)
     aliases = registry.aliases.all()
-    for stored in sorted(registry.all(), key=lambda one: one.pushed):
+    found = list(registry.all())
+    refused = [one for one in found if isinstance(one, Refused)]
+    for stored in sorted((one for one in found if isinstance(one, Stored)), key=lambda one: one.pushed):
         facts = _facts(registry, stored, aliases)
         if arguments.json:
-            _print_json(facts)
+            sys.stdout.write(json.dumps(facts) + "\n")
         else:
             sys.stdout.write(
                 f"{stored.digest[:_SHORT]}  {facts['id']:<24}  {facts['bytes'] / 1e6:8.1f} MB  "
                 f"{stored.pushed:%Y-%m-%d %H:%M}  {facts['gate'] or '-':<12}  {' '.join(facts['aliases'])}\n"
             )
-    return 0
+    sys.stderr.writelines(f"{one.digest[:_SHORT]}  refused: {one.reason}\n" for one in refused)
+    return 2 if refused else 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -239,8 +245,6 @@ def _facts(registry: Registry, stored: Stored, aliases: dict[str, str]) -> dict[
 
 
 def _verdict(registry: Registry, stored: Stored) -> str | None:
-    import json  # noqa: PLC0415 -- after parsing
-
     report = registry.gate_report(stored)
     return None if report is None else str(json.loads(report)["verdict"])
 
@@ -256,9 +260,3 @@ def _lineage(registry: Registry, stored: Stored) -> list[str]:
         names.append(manifest.checkpoint_id)
         parent = manifest.parent
     return names
-
-
-def _print_json(record: dict[str, Any]) -> None:
-    import json  # noqa: PLC0415 -- after parsing
-
-    sys.stdout.write(json.dumps(record) + "\n")

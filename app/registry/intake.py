@@ -32,7 +32,8 @@ from app.engines.text import read_tokenizer
 from app.errors import CheckpointError
 from app.registry.checkpoint import MAX_HEADER_BYTES, describe_file, require_safetensors
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".py", ".so")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+CODE = (".py", ".so")
 THRESHOLD = 0.02
 """Confidence below which a rewrite is withheld. Low, for a doubtful rewrite weighs next to nothing anyway,
 and several doubtful ones that agree in a word help; `training.tune` finds withholding more to cost more on
@@ -122,7 +123,7 @@ def _inert_files(source: Path) -> list[str]:
         raise CheckpointError(f"{source}: no such folder")
     found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     for path in found:
-        if path.name.endswith(PICKLES):
+        if path.name.endswith(PICKLES + CODE):
             raise CheckpointError(
                 f"{path}: may run code when it is loaded, and is not taken in; save the model with "
                 "`save_pretrained(..., safe_serialization=True)` into a folder of its own"

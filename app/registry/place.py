@@ -20,7 +20,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from app.errors import CorewriteError, RegistryError
+from app.errors import CorewriteError, RegistryError, UnfitFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Place:
         """The size of a plain file in bytes; None where there is none.
 
         Raises:
-            RegistryError: it is a symbolic link, or no file.
+            UnfitFileError: it is a symbolic link, or no file.
         """
         with self.reached():
             try:
@@ -99,11 +99,11 @@ class Place:
             except FileNotFoundError:
                 return None
             if info.get("islink"):
-                raise RegistryError(
+                raise UnfitFileError(
                     f"{self.path(*parts)}: a symbolic link; a registry holds plain files only"
                 )
             if info["type"] != "file":
-                raise RegistryError(f"{self.path(*parts)}: not a file")
+                raise UnfitFileError(f"{self.path(*parts)}: not a file")
             return int(info["size"])
 
     def modified(self, *parts: str) -> datetime:
@@ -116,13 +116,14 @@ class Place:
         """Return a file of at most `most` bytes.
 
         Raises:
-            RegistryError: it is missing, larger, a symbolic link, or cannot be read.
+            UnfitFileError: it is missing, larger, or no plain file.
+            RegistryError: it cannot be read.
         """
         size = self.size(*parts)
         if size is None:
-            raise RegistryError(f"{self.path(*parts)}: missing")
+            raise UnfitFileError(f"{self.path(*parts)}: missing")
         if size > most:
-            raise RegistryError(f"{self.path(*parts)}: {size} bytes, more than the {most} allowed")
+            raise UnfitFileError(f"{self.path(*parts)}: {size} bytes, more than the {most} allowed")
         with self.reached():
             content: bytes = self.files.cat_file(self.path(*parts))
             return content

@@ -28,7 +28,7 @@ from app.contracts.manifest import (
     Manifest,
     address_of,
 )
-from app.errors import CheckpointError, RegistryError, UnknownCheckpointError
+from app.errors import CheckpointError, UnfitFileError, UnknownCheckpointError
 from app.registry.aliases import ALIAS, Aliases
 from app.registry.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, describe_file, load_checkpoint
 from app.registry.place import Place
@@ -50,6 +50,14 @@ class Stored:
     digest: str
     manifest: Manifest
     pushed: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What lies at an address and is no checkpoint, or not the one of that address."""
+
+    digest: str
+    reason: str
 
 
 class Registry:
@@ -104,7 +112,8 @@ class Registry:
         Raises:
             CheckpointError: it is not what its address and manifest say, or not signed where it must be.
                 Sizes are compared before anything is fetched, digests before anything is loaded.
-            RegistryError: it is missing, or the place is out of reach.
+            UnknownCheckpointError: there is none at that address.
+            RegistryError: the place is out of reach.
         """
         content, manifest = self._manifest(digest)
         wanted = dict(manifest.files)
@@ -118,11 +127,10 @@ class Registry:
             part.mkdir(parents=True)
             (part / MANIFEST_NAME).write_bytes(content)
             beside = [GATE_REPORT_NAME] if manifest.gate_report else []
-            if self._place.size(FOLDER, digest, SIGNATURE_NAME) is not None:
+            if self._has(digest, SIGNATURE_NAME):
                 beside.append(SIGNATURE_NAME)
             for name in beside:
-                limited = self._place.read(FOLDER, digest, name, most=MAX_MANIFEST_BYTES)
-                (part / name).write_bytes(limited)
+                (part / name).write_bytes(self._read(digest, name))
             for name in wanted:
                 self._place.fetch(part / name, FOLDER, digest, name)
             checkpoint = load_checkpoint(part, signers=self._signers)
@@ -141,9 +149,13 @@ class Registry:
         """The addresses of all checkpoints that are there whole."""
         return [digest for digest in self._place.names(FOLDER) if self._is_whole(digest)]
 
-    def all(self) -> Iterator[Stored]:
-        """All checkpoints. Raises CheckpointError for one that was altered."""
-        return map(self.stored, self.digests())
+    def all(self) -> Iterator[Stored | Refused]:
+        """All checkpoints, and what lies in their place and is none."""
+        for digest in self.digests():
+            try:
+                yield self.stored(digest)
+            except CheckpointError as error:
+                yield Refused(digest, str(error))
 
     def stored(self, digest: str) -> Stored:
         """One of them.
@@ -163,7 +175,7 @@ class Registry:
         """
         if stored.manifest.gate_report is None:
             return None
-        content = self._place.read(FOLDER, stored.digest, GATE_REPORT_NAME, most=MAX_MANIFEST_BYTES)
+        content = self._read(stored.digest, GATE_REPORT_NAME)
         if address_of(content) != stored.manifest.gate_report:
             raise CheckpointError(
                 f"{stored.digest}: {GATE_REPORT_NAME} is not the report that its manifest names"
@@ -180,12 +192,12 @@ class Registry:
             if move.to_digest is None:
                 raise UnknownCheckpointError(f"{reference} points nowhere since {move.when}: {move.why}")
             return move.to_digest
-        digests = self.digests()
-        found = [
-            digest for digest in digests if len(reference) >= SHORTEST_PREFIX and digest.startswith(reference)
-        ]
+        is_prefix = len(reference) >= SHORTEST_PREFIX
+        found = [digest for digest in self.digests() if is_prefix and digest.startswith(reference)]
         found = found or [
-            digest for digest in digests if self._manifest(digest)[1].checkpoint_id == reference
+            one.digest
+            for one in self.all()
+            if isinstance(one, Stored) and one.manifest.checkpoint_id == reference
         ]
         if len(found) != 1:
             many = (
@@ -229,12 +241,25 @@ class Registry:
         return now - max(written, default=now)
 
     def _is_whole(self, digest: str) -> bool:
-        return self._place.size(FOLDER, digest, MANIFEST_NAME) is not None
+        return self._has(digest, MANIFEST_NAME)
+
+    def _has(self, digest: str, name: str) -> bool:
+        try:
+            return self._place.size(FOLDER, digest, name) is not None
+        except UnfitFileError:  # something is there; whoever reads it is told what
+            return True
+
+    def _read(self, digest: str, name: str) -> bytes:
+        """A small file of a checkpoint. Raises CheckpointError where it is none that may be read."""
+        try:
+            return self._place.read(FOLDER, digest, name, most=MAX_MANIFEST_BYTES)
+        except UnfitFileError as error:
+            raise CheckpointError(str(error)) from error
 
     def _manifest(self, digest: str) -> tuple[bytes, Manifest]:
         if not re.fullmatch(DIGEST, digest) or not self._is_whole(digest):
             raise UnknownCheckpointError(f"no checkpoint {digest} in {self._place.url}")
-        content = self._place.read(FOLDER, digest, MANIFEST_NAME, most=MAX_MANIFEST_BYTES)
+        content = self._read(digest, MANIFEST_NAME)
         if address_of(content) != digest:
             raise CheckpointError(f"{digest}: its manifest is not the one of that address: it was altered")
         try:
@@ -245,7 +270,7 @@ class Registry:
     def _require_size(self, digest: str, name: str, entry: FileEntry) -> None:
         try:
             size = self._place.size(FOLDER, digest, name)
-        except RegistryError as error:
+        except UnfitFileError as error:
             raise CheckpointError(str(error)) from error
         if size is None:
             raise CheckpointError(f"{digest}: {name} is missing")

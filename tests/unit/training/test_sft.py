@@ -12,6 +12,7 @@ from training.config import ConfigError, LoopConfig, RelevanceConfig, RunConfig,
 from training.cycle import CycleConfig
 from training.drill.plan import DrillConfig
 from training.gate.policy import Policy
+from training.gate.window import WindowConfig
 from training.mixture import Encoded
 from training.sft import IGNORED, new_model, rate, target_logits, tensors, token_meanings, train
 from training.tokenizer import train_tokenizer
@@ -103,6 +104,7 @@ def test_the_configs_in_the_repository_are_valid() -> None:
         "loop": LoopConfig,
         "qwen3": LoopConfig,
         "relevance": RelevanceConfig,
+        "window": WindowConfig,
     }
     for path in CONFIGS.glob("*.toml"):
         assert read_config(path, kinds[path.stem.split("-")[0]])

@@ -10,7 +10,7 @@ import pytest
 from small_checkpoint import write_checkpoint
 
 from app.cli import main
-from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from app.registry.checkpoint import DEFAULT_CHECKPOINT, MAX_MANIFEST_BYTES, load_checkpoint
 
 
 class Terminal:
@@ -68,6 +68,10 @@ def test_what_is_altered_is_found_beside_what_is_not(run: Terminal, tmp_path: Pa
     said = run("verify", status=2).splitlines()
     assert {line[:12]: "refused" in line for line in said} == {good[:12]: False, bad[:12]: True}
     assert "refused" not in run("verify", good)
+    (run.registry / "checkpoints" / bad / "manifest.json").write_text("x" * (MAX_MANIFEST_BYTES + 1))
+    said = run("verify", status=2).splitlines()
+    assert {line[:12]: "refused" in line for line in said} == {good[:12]: False, bad[:12]: True}
+    assert run("list", status=2).split()[0] == good[:12]
 
 
 def test_a_model_folder_is_imported_by_name(run: Terminal, tmp_path: Path) -> None:

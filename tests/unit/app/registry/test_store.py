@@ -17,7 +17,7 @@ from app.contracts.manifest import MANIFEST_NAME, Manifest, address_of
 from app.errors import CheckpointError, RegistryError, UnknownCheckpointError
 from app.registry.checkpoint import MAX_MANIFEST_BYTES, load_checkpoint
 from app.registry.place import Place
-from app.registry.store import Registry
+from app.registry.store import Refused, Registry, Stored
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -104,12 +104,24 @@ def test_what_was_altered_is_refused(
     registry, (name, content) = Registry(place), spoilt
     with place.files.open(place.path("checkpoints", digest, name), "wb") as stream:
         stream.write(content)
-    with pytest.raises((CheckpointError, RegistryError), match=match):
+    with pytest.raises(CheckpointError, match=match):
         registry.pull(digest, target)
-    with pytest.raises((CheckpointError, RegistryError), match=match):
+    with pytest.raises(CheckpointError, match=match):
         registry.verify(digest)
     assert not target.exists()
     assert not [*target.parent.glob(".*")]
+
+
+def test_one_that_was_altered_does_not_hide_the_others(
+    place: Place, registry: Registry, digest: str, tmp_path: Path
+) -> None:
+    other = registry.push(write_checkpoint(tmp_path / "other", checkpoint_id="test-2"))
+    with place.files.open(place.path("checkpoints", other, MANIFEST_NAME), "wb") as stream:
+        stream.write(b"{}")
+    assert {one.digest: type(one) for one in registry.all()} == {digest: Stored, other: Refused}
+    assert registry.resolve("test-1") == digest
+    with pytest.raises(UnknownCheckpointError, match="no such checkpoint"):
+        registry.resolve("test-2")
 
 
 @pytest.fixture
@@ -153,12 +165,13 @@ def test_a_manifest_that_asks_for_too_much_is_refused_before_anything_is_fetched
     assert not target.exists()
 
 
-def test_a_symbolic_link_is_refused(source: Path, tmp_path: Path, target: Path) -> None:
+@pytest.mark.parametrize("name", ["config.json", MANIFEST_NAME])
+def test_a_symbolic_link_is_refused(source: Path, tmp_path: Path, target: Path, name: str) -> None:
     registry = Registry(Place.at(str(tmp_path / "registry")))
     digest = registry.push(source)
-    file = tmp_path / "registry" / "checkpoints" / digest / "config.json"
+    file = tmp_path / "registry" / "checkpoints" / digest / name
     file.unlink()
-    file.symlink_to(source / "config.json")
+    file.symlink_to(source / name)
     with pytest.raises(CheckpointError, match="symbolic link"):
         registry.pull(digest, target)
 
