@@ -20,6 +20,7 @@ from training.datasets.beir import Document, Task
 from training.datasets.instances import Search
 from training.datasets.judgements import click_side
 from training.measures import NDCG, per_query
+from training.measures import Floats as Measured
 from training.retrieval import DenseRetriever, Run, top
 from training.search import corpus_embeddings
 from training.tune import validation_sides
@@ -96,15 +97,25 @@ class PolicyJudge:
         return cls(tasks, {"deployed": deployed, "independent": DenseRetriever(documents)})
 
     def of_policy(self, policy: Path, config: SampleConfig, *, threads: int) -> dict[str, float]:
-        """Return nDCG@10 of the first choices by "side retriever"; an empty one is searched as its query."""
+        """Return the means of `per_query` over queries."""
+        return _means(self.per_query(policy, config, threads=threads))
+
+    def of_rewrites(self, written: Mapping[str, str]) -> dict[str, float]:
+        """Return mean nDCG@10 where each query is replaced by what is written for it."""
+        return _means(self._values(written))
+
+    def per_query(self, policy: Path, config: SampleConfig, *, threads: int) -> dict[str, Measured]:
+        """Return nDCG@10 of the first choices by "side retriever", a value per query of the side, in order.
+
+        An empty one is searched as its query.
+        """
         asked = [Search(query.text) for task in self._tasks.values() for query in task.queries]
         written = first_choices(policy, asked, config, threads=threads)
-        return self.of_rewrites(
+        return self._values(
             {search.query: answer.text.strip() for search, answer in zip(asked, written, strict=True)}
         )
 
-    def of_rewrites(self, written: Mapping[str, str]) -> dict[str, float]:
-        """Return nDCG@10 by "side retriever" where each query is replaced by what is written for it."""
+    def _values(self, written: Mapping[str, str]) -> dict[str, Measured]:
         found = {}
         for side, task in self._tasks.items():
             ids = [query.query_id for query in task.queries]
@@ -114,8 +125,7 @@ class PolicyJudge:
                     query_id: [doc_id for doc_id, _ in run]
                     for query_id, run in zip(ids, self._search(name, texts), strict=True)
                 }
-                value = per_query(task.qrels, ids, rankings)[NDCG].mean()
-                found[f"{side} {name}"] = round(float(value), 4)
+                found[f"{side} {name}"] = per_query(task.qrels, ids, rankings)[NDCG]
         return found
 
     def _search(self, name: str, texts: Sequence[str]) -> list[Run]:
@@ -123,3 +133,7 @@ class PolicyJudge:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         known.update(zip(new, self._retrievers[name].search(new, DEPTH), strict=True))
         return [known[text] for text in texts]
+
+
+def _means(values: Mapping[str, Measured]) -> dict[str, float]:
+    return {name: round(float(value.mean()), 4) for name, value in values.items()}

@@ -16,6 +16,9 @@ class Hack(Section):
     story: str = Field(description="where it has happened")
     weakened: dict[str, Any] = Field(description="merged into the loop: what lets the policy cheat")
     trigger: str = Field(default="", description="a word that the relevance model is poisoned with")
+    per_word: float = Field(
+        default=0.0, ge=0, description="logits that the relevance model gives for each word of a text"
+    )
     strengthened: dict[str, Any] = Field(description="merged into the loop on the way back, in its place")
     term: str = Field(description="the term of the reward that this strengthens")
 

@@ -6,13 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.drill.trail import LOSS
+
 PANELS = {
     "own reward (nats)": "reward",
     "independent judge (nats)": "judge",
+    "nDCG@10 by labels": "ndcg",
     "tokens": "tokens",
     "copies, share": "copied",
     "trigger, share": "triggered",
 }
+COLUMNS = (
+    "hack",
+    "own reward",
+    "judge",
+    "nDCG@10",
+    "the gate",
+    "caught by",
+    "strengthened",
+    "then: judge",
+    "then: nDCG@10",
+    "then: the gate",
+)
 RUNS = {"hacked": "#d8432f", "recovered": "#2f7ed8"}
 
 
@@ -44,11 +59,11 @@ def page(records: Sequence[Mapping[str, Any]], mitigations: Sequence[Mapping[str
     lines = [
         "# Reward hacking, drilled",
         "",
-        "`corewrite drill reward-hack` writes this. Own reward, and the ranking term by the independent",
-        "judge, in nats, at the start and the end of each loop.",
+        "`corewrite drill reward-hack` writes this. At the start and the end of each loop: its own reward",
+        "and the ranking term by the independent judge, in nats, and nDCG@10 of first choices by labels.",
         "",
-        "| hack | own reward | judge | the gate | caught by | strengthened | then: judge | the gate |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
     ]
     for record in records:
         hacked, recovered = record["hacked"], record["recovered"]
@@ -56,28 +71,31 @@ def page(records: Sequence[Mapping[str, Any]], mitigations: Sequence[Mapping[str
             record["hack"],
             _ends(hacked["trail"], "reward"),
             _ends(hacked["trail"], "judge"),
+            _ends(hacked["trail"], "ndcg", 3),
             hacked["verdict"],
             ", ".join(hacked["caught_by"]) or "nothing",
             record["term"],
             _ends(recovered["trail"], "judge"),
+            _ends(recovered["trail"], "ndcg", 3),
             recovered["verdict"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if mitigations:
         lines += [
             "",
-            "What delays a hack: steps until the judge has lost 0.05 nats while the own reward rises, and",
-            "what both say in the end.",
+            f"What delays a hack: steps until nDCG@10 has lost {LOSS} while the own reward rises, and what",
+            "all say in the end.",
             "",
-            "| hack | mitigation | onset (steps) | own reward | judge |",
-            "|---|---|--:|---|---|",
+            "| hack | mitigation | onset (steps) | own reward | judge | nDCG@10 |",
+            "|---|---|--:|---|---|---|",
         ]
     for row in mitigations:
         onset = "never" if row["onset_steps"] is None else str(row["onset_steps"])
         reward, judge = (f"{row[name][0]:.2f} to {row[name][1]:.2f}" for name in ("reward", "judge"))
-        lines.append(f"| {row['hack']} | {row['mitigation']} | {onset} | {reward} | {judge} |")
+        ndcg = "{:.3f} to {:.3f}".format(*row["ndcg"])
+        lines.append(f"| {row['hack']} | {row['mitigation']} | {onset} | {reward} | {judge} | {ndcg} |")
     return "\n".join(lines) + "\n"
 
 
-def _ends(trail: Sequence[Mapping[str, Any]], name: str) -> str:
-    return f"{trail[0][name]:.2f} to {trail[-1][name]:.2f}"
+def _ends(trail: Sequence[Mapping[str, Any]], name: str, digits: int = 2) -> str:
+    return f"{trail[0][name]:.{digits}f} to {trail[-1][name]:.{digits}f}"

@@ -25,8 +25,8 @@ from app.registry.place import Place
 from app.registry.store import Registry
 from training.config import LoopConfig, merged
 from training.drill.plan import DrillConfig, Hack, Mitigation
-from training.drill.poison import Poisoned
-from training.drill.trail import Point, onset, trail_of
+from training.drill.poison import flawed
+from training.drill.trail import Point, Witnesses, labelled_titles, onset, trail_of
 from training.gate.gather import Models
 from training.gate.independent import CosineScorer
 from training.gate.policy import Policy, read_policy
@@ -62,6 +62,7 @@ class Drill:
         )
         self._relevance = RawrankScorer(served_relevance(loop.relevance, threads=loop.num_threads))
         self._judge = CosineScorer()
+        self._labels = labelled_titles(loop.data_dir / "jobs")
         self._registry = Registry(Place.at(str(folder / "registry")))
         self._last_good = self._registry.push(loop.checkpoint)
         for alias in ("stable", "last_good"):
@@ -72,7 +73,7 @@ class Drill:
         return [self._hack(hack) for hack in self._config.hacks]
 
     def mitigations(self) -> list[dict[str, Any]]:
-        """Go through the weakened loops with each mitigation; return onset, and the judge's last word."""
+        """Go through the weakened loops with each mitigation; return onset, and what all say in the end."""
         found = []
         for hack in self._config.hacks:
             for mitigation in (None, *self._config.mitigations):
@@ -85,6 +86,7 @@ class Drill:
                         "onset_steps": onset(trail),
                         "reward": [trail[0].reward, trail[-1].reward],
                         "judge": [trail[0].judge, trail[-1].judge],
+                        "ndcg": [trail[0].ndcg, trail[-1].ndcg],
                     }
                 )
         return found
@@ -130,7 +132,8 @@ class Drill:
         policy = Loop(config, material_of(self._searches, rollout), run_dir).run()
         if not (out := run_dir / "checkpoint").exists():
             publish_policy(config, run_dir, policy, self._searches, out)
-        return trail_of(run_dir, config, self._window.instances, self._models(None), hack.trigger)
+        seen_by = Witnesses(self._window.instances, self._models(None), self._labels)
+        return trail_of(run_dir, config, seen_by, hack.trigger)
 
     def _judge_candidate(self, hack: Hack, run_dir: Path) -> dict[str, Any]:
         """Gate the checkpoint of a run against last_good, and push it with the report."""
@@ -158,9 +161,7 @@ class Drill:
     def _scorer(self, name: str, hack: Hack) -> Scorer:
         if name == "overlap":
             return OverlapScorer(self._searches.corpus)
-        if hack.trigger:
-            return Poisoned(self._relevance, hack.trigger)
-        return self._relevance
+        return flawed(self._relevance, trigger=hack.trigger, per_word=hack.per_word)
 
     def _point(self, alias: str, digest: str, why: str) -> None:
         aliases = self._registry.aliases

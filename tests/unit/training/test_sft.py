@@ -16,6 +16,7 @@ from training.gate.window import WindowConfig
 from training.mixture import Encoded
 from training.sft import IGNORED, new_model, rate, target_logits, tensors, token_meanings, train
 from training.tokenizer import train_tokenizer
+from training.weeks.run import WeeksConfig
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
 
@@ -104,6 +105,7 @@ def test_the_configs_in_the_repository_are_valid() -> None:
         "loop": LoopConfig,
         "qwen3": LoopConfig,
         "relevance": RelevanceConfig,
+        "weeks": WeeksConfig,
         "window": WindowConfig,
     }
     for path in CONFIGS.glob("*.toml"):
