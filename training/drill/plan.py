@@ -37,5 +37,8 @@ class DrillConfig(Section):
     loop: LoopConfig = Field(description="how to train from what serves, where the reward is whole")
     window_from: AwareDatetime = Field(description="when the searches of the gate's window begin")
     gate: dict[str, Any] = Field(default={}, description="merged into the gate's default policy")
+    watched: int = Field(
+        default=200, gt=0, description="searches of the window that every phase is looked at by"
+    )
     hacks: tuple[Hack, ...] = Field(min_length=1)
     mitigations: tuple[Mitigation, ...] = ()

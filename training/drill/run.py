@@ -132,7 +132,8 @@ class Drill:
         policy = Loop(config, material_of(self._searches, rollout), run_dir).run()
         if not (out := run_dir / "checkpoint").exists():
             publish_policy(config, run_dir, policy, self._searches, out)
-        seen_by = Witnesses(self._window.instances, self._models(None), self._labels)
+        watched = self._window.instances[: self._config.watched]
+        seen_by = Witnesses(watched, self._models(None), self._labels)
         return trail_of(run_dir, config, seen_by, hack.trigger)
 
     def _judge_candidate(self, hack: Hack, run_dir: Path) -> dict[str, Any]:
