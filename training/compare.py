@@ -21,6 +21,7 @@ from app.errors import CheckpointError
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.datasets.beir import Task, read_task
 from training.datasets.examples import DataError
+from training.datasets.typos import with_typos
 from training.evaluate_stages import arm_values
 from training.measures import NDCG, Floats, bootstrap
 from training.search import Stack
@@ -31,7 +32,12 @@ OTHERS = "mean of the others"
 
 
 def compare(
-    task: Task, checkpoints: Sequence[Path], relevance: Path, *, names: Sequence[str] = ()
+    task: Task,
+    checkpoints: Sequence[Path],
+    relevance: Path,
+    *,
+    names: Sequence[str] = (),
+    only_judged: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the rows; every checkpoint is served with its own confidence.
 
@@ -40,6 +46,7 @@ def compare(
         checkpoints: folders; the first is compared with.
         relevance: folder of the relevance model.
         names: of the checkpoints in the rows, for want of which their folders stand there.
+        only_judged: see `training.evaluate_stages.arm_values`.
 
     Raises:
         CheckpointError: a checkpoint or the relevance model cannot be used.
@@ -53,7 +60,7 @@ def compare(
         found = []
         for rewrites in shown:
             own = {query.query_id: list(said) for query, said in zip(task.queries, rewrites, strict=True)}
-            measured = await arm_values(task, stack, own, arms=ARMS)
+            measured = await arm_values(task, stack, own, arms=ARMS, only_judged=only_judged)
             found.append({arm: measured[arm][NDCG] for arm in ARMS})
         await model.close()
         return found
@@ -92,18 +99,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoints", type=Path, nargs="+", help="folders; the first is compared with")
     parser.add_argument("--data", type=Path, required=True, help="a BEIR folder")
     parser.add_argument("--split", required=True)
+    parser.add_argument("--typos", type=int, metavar="SEED", help="put one seeded typo in every query")
+    parser.add_argument("--only-judged", action="store_true", help="rank judged documents alone")
     parser.add_argument("--relevance", type=Path, default=DEFAULT_RELEVANCE)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows there too")
     args = parser.parse_args(argv)
     try:
-        rows = compare(read_task(args.data, args.split), args.checkpoints, args.relevance)
+        task = read_task(args.data, args.split)
+        if args.typos is not None:
+            task = task.with_queries(with_typos(task.queries, args.typos))
+        rows = compare(task, args.checkpoints, args.relevance, only_judged=args.only_judged)
     except (DataError, CheckpointError) as error:
         sys.stderr.write(f"training.compare: {error}\n")
         return 2
     for row in rows:
         sys.stdout.write(json.dumps(row) + "\n")
     if args.json is not None:
-        record = {"split": args.split, "rows": rows}
+        record = {"split": args.split, "typos": args.typos, "only_judged": args.only_judged, "rows": rows}
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 

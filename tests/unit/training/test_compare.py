@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from training.compare import OTHERS, main, rows_of
+from training.datasets.beir import Query, Task
 
 
 def test_each_is_compared_with_the_first_query_by_query() -> None:
@@ -34,3 +37,24 @@ def test_one_other_has_no_mean() -> None:
 def test_a_missing_split_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--data", str(tmp_path), "--split", "dev"]) == 2
     assert "dev.tsv" in capsys.readouterr().err
+
+
+def test_typos_and_judged_documents_alone_are_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Task((), (Query("1", "laptop stand"),), {"1": {"d": 1}})
+    told: dict[str, Any] = {}
+
+    def compare(task: Task, checkpoints: Any, *_: Any, only_judged: bool) -> list[dict[str, Any]]:
+        told.update(query=task.queries[0].text, only_judged=only_judged, checkpoints=checkpoints)
+        return [{"arm": "none"}]
+
+    monkeypatch.setattr("training.compare.read_task", lambda *_: task)
+    monkeypatch.setattr("training.compare.compare", compare)
+    words = ["a", "b", "--data", "x", "--split", "dev", "--typos", "7", "--only-judged"]
+    assert main([*words, "--json", str(tmp_path / "out.json")]) == 0
+    assert told["only_judged"]
+    assert told["checkpoints"] == [Path("a"), Path("b")]
+    assert told["query"] != "laptop stand"
+    assert json.loads(capsys.readouterr().out) == {"arm": "none"}
+    assert json.loads((tmp_path / "out.json").read_text())["typos"] == 7
