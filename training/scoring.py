@@ -116,7 +116,7 @@ async def evidence(
     """
     await scorer.know(
         (text for texts in rewrites for text in texts),
-        (document for instance in instances for document in _documents(instance)),
+        (document for instance in instances for document in instance.documents),
     )
     return list(
         await asyncio.gather(
@@ -129,7 +129,7 @@ async def _evidence(scorer: Scorer, instance: Instance, texts: Sequence[str]) ->
     distinct = list(dict.fromkeys(texts))
     if not distinct:
         return []
-    matrix = await scorer.scores(distinct, _documents(instance))
+    matrix = await scorer.scores(distinct, instance.documents)
     clicked, skipped = len(instance.clicked), len(instance.skipped)
     found = {}
     for text, row in zip(distinct, matrix.astype(float).tolist(), strict=True):
@@ -144,10 +144,6 @@ async def _evidence(scorer: Scorer, instance: Instance, texts: Sequence[str]) ->
             weighted_mean(others, [1.0] * len(others)),
         )
     return [found[text] for text in texts]
-
-
-def _documents(instance: Instance) -> list[Content]:
-    return [seen.content for seen in (*instance.clicked, *instance.skipped)] + list(instance.random)
 
 
 def _blocks(items: Sequence[T]) -> Iterable[Sequence[T]]:

@@ -54,3 +54,8 @@ class Instance:
     def __post_init__(self) -> None:
         if not self.clicked:
             raise ValueError(f"{self.query!r} has no clicked document: there is nothing to learn from it")
+
+    @property
+    def documents(self) -> list[Content]:
+        """All of them: the clicked ones, the skipped ones, the random ones."""
+        return [*(seen.content for seen in (*self.clicked, *self.skipped)), *self.random]

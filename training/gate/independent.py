@@ -57,11 +57,12 @@ class CosineScorer:
         cosines: list[float] = []
         right: list[float] = []
         weights: list[float] = []
+        documents = [content for instance in instances for content in instance.documents]
+        await self.know([instance.query for instance in instances], documents)
         for instance in instances:
             kinds = [(seen.content, 1.0, seen.rate) for seen in instance.clicked]
             kinds += [(seen.content, 0.0, seen.rate) for seen in instance.skipped]
             kinds += [(content, 0.0, 1.0) for content in instance.random]
-            await self.know([instance.query], [content for content, _, _ in kinds])
             cosines += self._cosines([instance.query], [content for content, _, _ in kinds])[0].tolist()
             right += [of for _, of, _ in kinds]
             weights += [rate for _, _, rate in kinds]
