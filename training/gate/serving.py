@@ -25,7 +25,7 @@ from app.registry.checkpoint import load_checkpoint
 from app.registry.intake import GOLDEN_TOKENS
 from training.gate.verdict import Measurement
 
-ROUNDS = 40
+ROUNDS = 120
 WARM_UP = 3
 
 
