@@ -24,6 +24,7 @@ from tqdm import tqdm
 from training.gate.evidence import EVIDENCE, read_evidence
 from training.gate.policy import DEFAULT_POLICY, Policy, read_policy
 from training.gate.verdict import Measurement, verdict_on
+from training.loop import write_whole
 
 GAINS = (0.0, 0.005, 0.01, 0.02, 0.03)
 WINDOWS = (350, 700, 1400)
@@ -105,10 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = rates(measured, policy, gain=gain, queries=queries, windows=args.windows, seed=1)
             rows.append({"gain": gain, "queries": queries, **found})
             sys.stdout.write(json.dumps(rows[-1]) + "\n")
-    if args.json is not None:
-        args.json.write_text(
-            json.dumps({"windows": args.windows, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-        )
+            if args.json is not None:  # at once: all rows take half an hour
+                write_whole(args.json, json.dumps({"windows": args.windows, "rows": rows}, indent=1) + "\n")
     return 0
 
 
