@@ -80,6 +80,7 @@ def train_phase(
     trainer.remove_callback(PrinterCallback)  # every step is in its file
     trainer.add_callback(StepLog(steps_file))
     trainer.train()
+    trainer.accelerator.wait_for_everyone()  # a slower one still looks into the folder that goes now
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if config.lora_rank:
