@@ -26,6 +26,8 @@ from training.search import corpus_embeddings
 from training.tune import validation_sides
 
 DEPTH = 10
+CLICKED_APART = "clicked independent"
+"""The side with clicks, by the encoder that no reward reads."""
 
 
 class Searches(Protocol):
@@ -95,6 +97,13 @@ class PolicyJudge:
         embeddings = asyncio.run(corpus_embeddings(documents, relevance))
         deployed = BiEncoder(documents, relevance, embeddings)
         return cls(tasks, {"deployed": deployed, "independent": DenseRetriever(documents)})
+
+    @classmethod
+    def apart(cls, jobs_dir: Path) -> PolicyJudge:
+        """A judge of `CLICKED_APART` alone, titles that no loop learns from. Raises as `policy_sides`."""
+        side, retriever = CLICKED_APART.split()
+        task = policy_sides(jobs_dir)[side]
+        return cls({side: task}, {retriever: DenseRetriever(task.documents)})
 
     def of_policy(self, policy: Path, config: SampleConfig, *, threads: int) -> dict[str, float]:
         """Return the means of `per_query` over queries."""

@@ -26,7 +26,7 @@ from app.registry.store import Registry
 from training.config import LoopConfig, merged
 from training.drill.plan import DrillConfig, Hack, Mitigation
 from training.drill.poison import flawed
-from training.drill.trail import Point, Witnesses, labelled_titles, onset, trail_of
+from training.drill.trail import Point, Witnesses, onset, trail_of
 from training.gate.gather import Models
 from training.gate.independent import CosineScorer
 from training.gate.policy import Policy, read_policy
@@ -35,6 +35,7 @@ from training.gate.run import Findings
 from training.gate.run import run as run_gate
 from training.gate.window import Window, WindowConfig, read_window
 from training.loop import Loop, write_whole
+from training.policy_quality import PolicyJudge
 from training.rating import Rater
 from training.rollout import LocalRollout
 from training.run_loop import claim, material_of, publish_policy
@@ -62,7 +63,7 @@ class Drill:
         )
         self._relevance = RawrankScorer(served_relevance(loop.relevance, threads=loop.num_threads))
         self._judge = CosineScorer()
-        self._labels = labelled_titles(loop.data_dir / "jobs")
+        self._labels = PolicyJudge.apart(loop.data_dir / "jobs")
         self._registry = Registry(Place.at(str(folder / "registry")))
         self._last_good = self._registry.push(loop.checkpoint)
         for alias in ("stable", "last_good"):

@@ -12,12 +12,11 @@ from training.config import LoopConfig
 from training.datasets.instances import Instance
 from training.gate.gather import Answers, Models, answer, measure
 from training.loop import measured_phases, phase_folder
-from training.policy_quality import PolicyJudge, policy_sides
-from training.retrieval import DenseRetriever, tokens
+from training.policy_quality import CLICKED_APART, PolicyJudge
+from training.retrieval import tokens
 
 LOSS = 0.02
 """Of nDCG@10 below the start's, from which on a policy is said to be hacked."""
-SIDE, RETRIEVER = "clicked", "independent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +32,6 @@ class Witnesses:
     instances: Sequence[Instance]
     models: Models
     labels: PolicyJudge
-
-
-def labelled_titles(jobs_dir: Path) -> PolicyJudge:
-    """Titles that no loop learns from, of occupations that people click for, and an encoder no reward reads.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    task = policy_sides(jobs_dir)[SIDE]
-    return PolicyJudge({SIDE: task}, {RETRIEVER: DenseRetriever(task.documents)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +85,7 @@ def trail_of(run_dir: Path, config: LoopConfig, witnesses: Witnesses, trigger: s
                 reward=found["reward"],
                 r_main=mean["r_main"],
                 judge=mean["judge"],
-                ndcg=witnesses.labels.of_policy(folder, config.sampling, threads=threads)[
-                    f"{SIDE} {RETRIEVER}"
-                ],
+                ndcg=witnesses.labels.of_policy(folder, config.sampling, threads=threads)[CLICKED_APART],
                 tokens=mean["tokens"],
                 copied=mean["copied"],
                 triggered=_share(trigger, own),

@@ -123,7 +123,9 @@ class Weeks:
             "came_up": sum(life.first == week for life in alive),
             "titles": len(needs),
             "verdict": verdict,
-            "held_up_by": _distinct(row["metric"] for row in report["decisions"] if row["state"] != "PASS"),
+            "held_up_by": list(
+                dict.fromkeys(row["metric"] for row in report["decisions"] if row["state"] != "PASS")
+            ),
             **json.loads(measured.read_text(encoding="utf-8")),
         }
 
@@ -149,10 +151,6 @@ class Weeks:
         seen = self._registry.aliases.current(STABLE)
         if seen is None or seen.to_digest != digest:
             self._registry.aliases.move(STABLE, digest, seen=seen, who=WHO, why=why, when=datetime.now(UTC))
-
-
-def _distinct(names: Iterator[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

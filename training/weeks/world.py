@@ -12,7 +12,7 @@ from training.config import LoopConfig
 from training.evaluate import Rewrite
 from training.measures import NDCG, Floats, bootstrap, per_query
 from training.needs import Need
-from training.policy_quality import PolicyJudge, policy_sides
+from training.policy_quality import CLICKED_APART, PolicyJudge, policy_sides
 from training.retrieval import DenseRetriever
 from training.search import Stack
 from training.searches import read_documents
@@ -20,7 +20,7 @@ from training.served import ServedRewriter, served_relevance
 from training.simulate import rankings
 from training.weeks.drift import Wanted
 
-SIDE, RETRIEVER = "clicked", "independent"
+SIDE, RETRIEVER = CLICKED_APART.split()
 Rankings = list[list[str]]
 
 
@@ -63,9 +63,9 @@ class World:
 
         alive = [one for one in self._apart.queries if is_alive(wanted(one.query_id))]
         judge = PolicyJudge({SIDE: self._apart.with_queries(alive)}, {RETRIEVER: self._encoder})
-        name, sampling, threads = f"{SIDE} {RETRIEVER}", self._loop.sampling, self._loop.num_threads
+        sampling, threads = self._loop.sampling, self._loop.num_threads
         return {
-            kind: judge.per_query(folder, sampling, threads=threads)[name]
+            kind: judge.per_query(folder, sampling, threads=threads)[CLICKED_APART]
             for kind, folder in (("frozen", self._loop.checkpoint), ("stable", serving))
         }
 
