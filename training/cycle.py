@@ -154,11 +154,8 @@ class Cycle:
                 f"{STABLE} points to {stable} by now, and this candidate was judged against {incumbent}: run "
                 f"the cycle again in another folder than {self._folder}"
             )
-        aliases = self._registry.aliases
-        seen = aliases.current(CANDIDATE)
-        if seen is None or seen.to_digest != digest:  # what was cut off between the move and its note
-            why = f"{self._name} passed the gate against {incumbent[:12]}"
-            aliases.move(CANDIDATE, digest, seen=seen, who=this_user(), why=why, when=datetime.now(UTC))
+        why = f"{self._name} passed the gate against {incumbent[:12]}"
+        self._registry.aliases.point(CANDIDATE, digest, who=this_user(), why=why, when=datetime.now(UTC))
         return digest
 
     def _once(self, name: str, work: Callable[[], Any]) -> Any:

@@ -117,6 +117,19 @@ class Aliases:
             f"{now.when:%Y-%m-%d %H:%M:%S %Z} ({now.why}); look again before you move it"
         )
 
+    def point(self, alias: str, to_digest: str, *, who: str, why: str, when: AwareDatetime) -> Move:
+        """Point an alias somewhere unless it points there already: what was cut off may be said again.
+
+        Args: as `move`; returns the move that has it point there, this one or an earlier one.
+
+        Raises:
+            AliasMovedError, RegistryError: as `move`.
+        """
+        seen = self.current(alias)
+        if seen is not None and seen.to_digest == to_digest:
+            return seen
+        return self.move(alias, to_digest, seen=seen, who=who, why=why, when=when)
+
     def _numbers(self, alias: str) -> list[int]:
         if not re.fullmatch(ALIAS, alias):
             raise RegistryError(f"{alias!r} is no alias: it must match {ALIAS}")

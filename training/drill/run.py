@@ -99,6 +99,7 @@ class Drill:
             weak, strong = self._weakened(hack, None), self._loop(hack.strengthened, f"{hack.name}-recovered")
             hacked = self._train(weak, hack, folder / weak.name)
             caught = self._judge_candidate(hack, folder / weak.name)
+            self._point("stable", caught["address"], f"{weak.name} serves, as it would without a gate")
             why = f"{weak.name}: {caught['verdict']}; back to last_good, and {hack.term} is strengthened"
             self._point("stable", self._last_good, why)
             recovered = self._train(strong, hack, folder / strong.name)
@@ -166,10 +167,7 @@ class Drill:
         return flawed(self._relevance, trigger=hack.trigger, per_word=hack.per_word)
 
     def _point(self, alias: str, digest: str, why: str) -> None:
-        aliases = self._registry.aliases
-        seen = aliases.current(alias)
-        if seen is None or seen.to_digest != digest or alias == "stable":
-            aliases.move(alias, digest, seen=seen, who=WHO, why=why, when=datetime.now(UTC))
+        self._registry.aliases.point(alias, digest, who=WHO, why=why, when=datetime.now(UTC))
 
 
 def _made(folder: Path) -> Path:

@@ -3,15 +3,19 @@
 A round is all golden prompts by the one and then by the other, the other first in every second round:
 whatever else the machine does meets both. What is compared is the median of each round, its logarithm: a
 machine that is busy for a second makes some rounds slow, and no checkpoint.
+
+Both generate as many tokens for a prompt as the one that ends it sooner: there are few golden prompts, and
+who says one word more in two of them is no slower. How much is said is for `tokens` to judge, on the window.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
@@ -44,20 +48,29 @@ def measure_serving(candidate: Path, incumbent: Path, *, rounds: int = ROUNDS) -
     Raises:
         ServingError: a checkpoint does not answer.
     """
-    prompts = [prompt.prompt for prompt in load_checkpoint(candidate).golden]
+    whole = [(prompt.prompt, GOLDEN_TOKENS) for prompt in load_checkpoint(candidate).golden]
     with _Served(candidate) as one, _Served(incumbent) as other:
-        for of in (one, other):
-            for _ in range(WARM_UP):
-                of.ask(prompts)
+        for _ in range(WARM_UP):
+            said = [of.ask(whole).tokens for of in (one, other)]
+        asked = [(prompt, min(ends)) for (prompt, _), *ends in zip(whole, *said, strict=True)]
         times: dict[_Served, list[float]] = {one: [], other: []}
         for number in range(rounds):
             for of in (one, other) if number % 2 else (other, one):
-                times[of].append(1e3 * float(np.median(of.ask(prompts)[0])))
-        memory = [of.ask([])[1] for of in (one, other)]
+                times[of].append(1e3 * float(np.median(of.ask(asked).seconds)))
+        memory = [of.ask([]).bytes for of in (one, other)]
     return {
         "latency": Measurement(np.log(times[one]), np.log(times[other])),
         "memory": Measurement(np.array([memory[0] / memory[1]]), np.array([1.0]), exact=True),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Seconds and tokens of each prompt, one after the other, and the peak memory so far in bytes."""
+
+    seconds: list[float]
+    tokens: list[int]
+    bytes: int
 
 
 class _Served:
@@ -79,31 +92,31 @@ class _Served:
         self._process.kill()
         self._process.communicate()
 
-    def ask(self, prompts: list[str]) -> tuple[list[float], float]:
-        """Return the seconds of each prompt, one after the other, and the peak memory so far in bytes."""
+    def ask(self, prompts: Sequence[tuple[str, int]]) -> _Answer:
+        """Have prompts answered with at most so many tokens each."""
         pipes = self._process
         if pipes.stdin is None or pipes.stdout is None:
             raise ServingError("no pipes")
         try:
             pipes.stdin.write(json.dumps(prompts) + "\n")
             pipes.stdin.flush()
-            found = json.loads(pipes.stdout.readline())
+            return _Answer(**json.loads(pipes.stdout.readline()))
         except (OSError, ValueError) as error:
             raise ServingError(f"{self._folder}: does not answer ({error}); what it said is above") from error
-        return [float(value) for value in found["seconds"]], float(found["bytes"])
 
 
 async def _serve(folder: Path) -> None:
-    engine = EmbeddedEngine(folder, weights_digest="0" * 64, threads=os.cpu_count() or 1)
+    # One thread: what a core can do. Threads that wait for each other measure the machine.
+    engine = EmbeddedEngine(folder, weights_digest="0" * 64, threads=1)
     await engine.start()
     for line in sys.stdin:
-        seconds = []
-        for prompt in json.loads(line):
+        answer = _Answer([], [], getrusage(RUSAGE_SELF).ru_maxrss * 1024)
+        for prompt, most in json.loads(line):
             start = perf_counter()
-            await engine.generate(GenerationRequest(prompt=prompt, mode="greedy", max_tokens=GOLDEN_TOKENS))
-            seconds.append(perf_counter() - start)
-        answer = {"seconds": seconds, "bytes": getrusage(RUSAGE_SELF).ru_maxrss * 1024}
-        sys.stdout.write(json.dumps(answer) + "\n")
+            found = await engine.generate(GenerationRequest(prompt=prompt, mode="greedy", max_tokens=most))
+            answer.seconds.append(perf_counter() - start)
+            answer.tokens.append(len(found.completions[0].token_ids))
+        sys.stdout.write(json.dumps(asdict(answer)) + "\n")
         sys.stdout.flush()
 
 

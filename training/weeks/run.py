@@ -82,7 +82,7 @@ class Weeks:
         self._lives = lives(wanted, weeks=config.weeks, length=config.life, seed=self._loop.seed)
         self._registry = Registry(Place.at(str(folder / "registry")))
         digest = self._registry.push(self._loop.checkpoint)
-        if self._registry.aliases.current(STABLE) is None:
+        if self._registry.aliases.current(STABLE) is None:  # else the weeks go on, with what has passed since
             self._point(digest, "the first one")
 
     def run(self) -> list[dict[str, Any]]:
@@ -148,9 +148,7 @@ class Weeks:
         return Cycle(config, window, self._registry, folder, self._steps).run()
 
     def _point(self, digest: str, why: str) -> None:
-        seen = self._registry.aliases.current(STABLE)
-        if seen is None or seen.to_digest != digest:
-            self._registry.aliases.move(STABLE, digest, seen=seen, who=WHO, why=why, when=datetime.now(UTC))
+        self._registry.aliases.point(STABLE, digest, who=WHO, why=why, when=datetime.now(UTC))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,6 +57,15 @@ def test_one_who_asks_twice_has_moved_it_once(place: Place) -> None:
     assert len(Aliases(place).history("stable")) == 1
 
 
+def test_pointing_where_it_points_already_is_no_move(place: Place) -> None:
+    """As after a kill between the move and the note of it."""
+    aliases = Aliases(place)
+    first = aliases.point("stable", A, who="ann", why="first", when=NOW)
+    assert aliases.point("stable", A, who="bo", why="again", when=NOW) == first
+    aliases.point("stable", B, who="bo", why="next", when=NOW)
+    assert [(m.to_digest, m.who) for m in aliases.history("stable")] == [(A, "ann"), (B, "bo")]
+
+
 def test_of_racing_processes_one_wins(place: Place) -> None:
     code = (
         "import sys; from datetime import UTC, datetime; from app.errors import AliasMovedError\n"
