@@ -133,6 +133,9 @@ class SampleConfig(Section):
     temperature: float = Field(default=1.0, gt=0, description="1 is the policy itself")
     top_p: float = Field(default=0.95, gt=0, le=1, description="the least likely tokens beyond are not drawn")
     max_tokens: int = Field(default=32, gt=0, description="of a completion")
+    with_query: bool = Field(
+        default=False, description="rate the query itself beside what is drawn; a copy wins where no floor is"
+    )
     engine: Literal["auto", "vllm", "embedded", "transformers"] = Field(
         default="auto", description="vLLM where it and a GPU are there, else embedded, else transformers"
     )

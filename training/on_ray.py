@@ -23,8 +23,7 @@ from training.config import ConfigError, LoopConfig, SampleConfig
 from training.datasets.instances import Instance
 from training.policy_engine import policy_engine
 from training.rating import RatedCompletion, Rater
-from training.rollout import Draw
-from training.sampling import sample
+from training.rollout import Draw, rated
 
 # Instances that an actor is given at a time: it is idle at the end of each, so not few; a killed one's are
 # done again, so not many. Each actor has several turns, for not all are equally fast.
@@ -69,8 +68,7 @@ class Actor:
             await engine.start()
             self._ready = engine, work.make_rater()
         engine, rater = self._ready
-        drawn = await sample(engine, instances, work.sampling, seed=work.draw.seed, mode=work.draw.mode)
-        return await rater.rate(instances, drawn)
+        return await rated(work.draw, work.sampling, engine, rater, instances)
 
 
 class RayRollout:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from app.engines.base import Engine
 from training.config import LoopConfig, SampleConfig
 from training.datasets.instances import Instance
 from training.policy_engine import running_engine
+from training.queries import with_queries
 from training.rating import RatedCompletion, Rater
 from training.sampling import sample
 from training.served import served_relevance
@@ -68,12 +70,25 @@ class LocalRollout:
 
         async def work() -> list[list[RatedCompletion]]:
             async with running_engine(draw.policy, self._config, threads=self._threads) as engine:
-                drawn = await sample(
-                    engine, instances, self._config, seed=draw.seed, mode=draw.mode, done=done
-                )
-                return await self._rater.rate(instances, drawn)
+                return await rated(draw, self._config, engine, self._rater, instances, done=done)
 
         return asyncio.run(work())
+
+
+async def rated(
+    draw: Draw,
+    config: SampleConfig,
+    engine: Engine,
+    rater: Rater,
+    instances: Sequence[Instance],
+    *,
+    done: Callable[[], object] = lambda: None,
+) -> list[list[RatedCompletion]]:
+    """What every `Rollout` does, wherever its engine and its rater are; arguments and errors as it has."""
+    drawn = await sample(engine, instances, config, seed=draw.seed, mode=draw.mode, done=done)
+    if config.with_query and draw.mode == "sample":
+        drawn = with_queries(draw.policy, instances, drawn)
+    return await rater.rate(instances, drawn)
 
 
 def served_rater(config: LoopConfig, corpus: Sequence[str], threads: int) -> Rater:
