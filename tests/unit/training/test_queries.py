@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Literal
+
 import pytest
 from fakes import FakeEngine, FakeRelevance, completion
 
@@ -50,7 +53,7 @@ def test_its_tokens_and_likelihood_are_what_the_policy_would_have_written() -> N
     ],
 )
 def test_it_is_rated_where_it_is_asked_for_and_never_among_first_choices(
-    mode: Literal[sample, greedy], with_query: bool, texts: list[str]
+    mode: Literal["sample", "greedy"], *, with_query: bool, texts: list[str]
 ) -> None:
     engine = FakeEngine(completions=lambda query: [completion(f"{query} job")])
     config = SampleConfig(num_generations=2, with_query=with_query)
