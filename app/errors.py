@@ -12,6 +12,9 @@ CorewriteError                      base; `code` is the wire word, `status` the 
 ├── RegistryError                   the registry is out of reach, or not what it should be
 │   ├── UnfitFileError              a file in it is missing, too large, or no plain file
 │   └── AliasMovedError             somebody else has moved it first: look again
+├── RolloutError           409      a rollout cannot do what is asked for in its state
+│   ├── PlanError          422      a plan is none; the message names the field
+│   └── StoreError         503      the store of rollouts is out of reach
 ├── RelevanceError         (never reaches a client: the stage it was for stays neutral)
 ├── ActivationError        409      a checkpoint was not activated: the one before serves on
 └── EngineError            (never reaches a client: it becomes a `Reason` and the original query)
@@ -86,6 +89,27 @@ class AliasMovedError(RegistryError):
 
 class UnfitFileError(RegistryError):
     """A file of the registry is missing, larger than allowed, or no plain file."""
+
+
+class RolloutError(CorewriteError):
+    """What is asked for cannot be done to a rollout in its state; the message says which it is in."""
+
+    code = "rollout_refused"
+    status = 409
+
+
+class PlanError(RolloutError):
+    """A plan of a rollout is malformed; the message names the field."""
+
+    code = "invalid_plan"
+    status = 422
+
+
+class StoreError(RolloutError):
+    """The store of rollouts is out of reach, or not of this version; the message says which."""
+
+    code = "store_unavailable"
+    status = 503
 
 
 class RelevanceError(CorewriteError):

@@ -20,6 +20,7 @@ PURE = [
     APP / "http" / "trace.py",
     *(APP / "signals" / name for name in ("records.py", "stages.py", "typical.py")),
     *sorted((APP / "signals" / "adapters").glob("*.py")),
+    *(APP / "rollout" / f"{name}.py" for name in ("assignment", "plan", "statistics", "evidence", "verdict")),
 ]
 NEVER_IN_APP = {"training", "torch", "transformers", "accelerate", "datasets", "tests"}
 NEVER_IN_PURE = {

@@ -1,0 +1,1 @@
+"""Delivering a checkpoint to traffic: who gets it, what came of it, and whether it goes on."""

@@ -1,0 +1,99 @@
+"""What was counted in a rollout, and what it says of two arms. Pure.
+
+Who is compared with whom is a matter of groups: (arm shown, variant that writes). The canary's clients are
+compared with stable's, and either with those of the holdout for whom the same checkpoint writes, unseen. Of
+these it is known which searches would have been impacted, so that both sides mean the same by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from app.rollout.assignment import BUCKETS, Arm, Split, Variant
+from app.rollout.statistics import Bools, Effect, Floats, Ratio, Scale, combined, effect, ratio
+
+MEASURES = ("searches", "changed", "clicks", "strict", "fallback", "latency_s")
+"""Sums over searches: that there was one, whose query was changed after, with a click, with a strict click,
+without the rewrite that it might have had, seconds."""
+
+Group = tuple[Arm, Variant]
+Traffic = Literal["all", "impacted"]
+CANARY: Group = ("canary", "canary")
+STABLE: Group = ("stable", "stable")
+UNSEEN_CANARY: Group = ("holdout", "canary")
+UNSEEN_STABLE: Group = ("holdout", "stable")
+LEAST_BUCKETS = 20
+"""In which an arm must have had traffic before anything is said of it: a variance needs some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """One step of a rollout: how traffic was dealt, and what came of it.
+
+    Args:
+        split: of the step.
+        sums: by variant and by whether searches were impacted, [BUCKETS, MEASURES]. A bucket has one arm in a
+            step, so that arms need no sums of their own.
+    """
+
+    split: Split
+    sums: Mapping[Traffic, Floats]
+
+    def searches(self, group: Group) -> float:
+        """How many a group had."""
+        return float(self.sums["all"][members(self.split)[group], 0].sum())
+
+    def ratio(self, group: Group, metric: str, traffic: Traffic) -> Ratio:
+        """Return a metric by search of a group; one without enough traffic has no weight."""
+        sums, arm = self.sums[traffic], members(self.split)[group]
+        searches = sums[:, 0]
+        if np.count_nonzero(searches[arm]) < LEAST_BUCKETS:
+            return Ratio(float("nan"), np.zeros(BUCKETS), 0.0)
+        return ratio(sums[:, MEASURES.index(metric)], searches, arm)
+
+    def imbalance(self) -> Effect:
+        """Return by which part a bucket of the canary has more searches than one of stable's.
+
+        Where it is not 0 but for chance, clients or searches got lost in one of the arms (Fabijan et al.,
+        KDD 2019), and nothing that was counted can be trusted.
+        """
+        dealt, ones = members(self.split), np.ones(BUCKETS)
+        canary, stable = (dealt[group] for group in (CANARY, STABLE))
+        searches = self.sums["all"][:, 0]
+        if any(np.count_nonzero(searches[arm]) < LEAST_BUCKETS for arm in (canary, stable)):
+            return Effect(float("nan"), np.zeros(BUCKETS), 0.0)
+        found = effect(ratio(searches, ones, canary), ratio(searches, ones, stable), "relative")
+        exposures = 1 / sum(1 / self.searches(group) for group in (CANARY, STABLE))
+        return Effect(found.value, found.influence, exposures)
+
+
+@lru_cache(maxsize=64)
+def members(split: Split) -> Mapping[Group, Bools]:
+    """Return which buckets are each group's, [BUCKETS]."""
+    dealt = [split.arm_of(bucket) for bucket in range(BUCKETS)]
+    groups: tuple[Group, ...] = (CANARY, STABLE, UNSEEN_CANARY, UNSEEN_STABLE)
+    return {group: np.array([(one.arm, one.variant) == group for one in dealt]) for group in groups}
+
+
+def compared(
+    periods: Sequence[Period],
+    metric: str,
+    *,
+    treated: Group = CANARY,
+    control: Group = STABLE,
+    scale: Scale = "relative",
+    traffic: Traffic = "all",
+) -> Effect | None:
+    """Return what a metric differs by between two groups, within each step; None where nothing is known."""
+    pairs = [[one.ratio(group, metric, traffic) for group in (treated, control)] for one in periods]
+    return combined([effect(first, second, scale) for first, second in pairs])
+
+
+def mismatch(periods: Sequence[Period]) -> Effect | None:
+    """Return the imbalance of searches over all steps; None where nothing is known."""
+    return combined([period.imbalance() for period in periods])
