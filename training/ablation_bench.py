@@ -16,8 +16,8 @@ from training.config import LoopConfig, Section, merged
 from training.loop import Loop, measures, phase_folder
 from training.policy_quality import PolicyJudge
 from training.rivals import Budgets, Kind, gradient_tokens, train_rival
-from training.rollout import Draw, LocalRollout, served_rater
 from training.run_loop import claim, material_of, publish_policy
+from training.sampler import Draw, LocalSampler, served_rater
 from training.searches import read_searches
 from training.served import served_relevance
 
@@ -53,7 +53,7 @@ class Bench:
         self._searches = read_searches(plan.loop, runs)
         relevance = served_relevance(plan.loop.relevance, threads=self._threads)
         self._judge = PolicyJudge.over(plan.loop.data_dir / "jobs", relevance)
-        self._rollout = self._rollout_of(plan.loop)
+        self._sampler = self._sampler_of(plan.loop)
         self.start = self._measured(plan.loop.checkpoint, None)
         self._incumbent: Sequence[float] = self.start.pop("rewards")
 
@@ -96,7 +96,7 @@ class Bench:
         return row
 
     def _measured(self, policy: Path, incumbent: Sequence[float] | None) -> Row:
-        rated = self._rollout(Draw(policy, 0, "greedy"), self._searches.held_out, lambda: None)
+        rated = self._sampler(Draw(policy, 0, "greedy"), self._searches.held_out, lambda: None)
         found = measures([one for (one,) in rated], incumbent)
         by_labels = self._judge.of_policy(policy, self._loop.sampling, threads=self._threads)
         return {"length" if name == "tokens" else name: value for name, value in found.items()} | by_labels
@@ -106,15 +106,15 @@ class Bench:
         claim(folder, config)
         last = folder / "policy"
         if not last.exists():
-            material = material_of(self._searches, self._rollout_of(config))
+            material = material_of(self._searches, self._sampler_of(config))
             Loop(config, material, folder).run().rename(last)
             for older in folder.glob("phase-*/policy"):  # hundreds of them where each step has its own
                 shutil.rmtree(older)
         return last
 
-    def _rollout_of(self, config: LoopConfig) -> LocalRollout:
+    def _sampler_of(self, config: LoopConfig) -> LocalSampler:
         rater = served_rater(config, self._searches.corpus, self._threads)
-        return LocalRollout(config.sampling, rater, threads=self._threads)
+        return LocalSampler(config.sampling, rater, threads=self._threads)
 
     def _folder(self, variant: Variant, seed: int) -> Path:
         return self._runs / f"{variant.group}, {variant.name}, {seed}".replace("/", " of ")
@@ -132,7 +132,7 @@ def varied(loop: LoopConfig, variant: Variant, seed: int) -> LoopConfig:
 
 
 def cost_of(run_dir: Path, phases: int) -> Row:
-    """Return what a finished loop took: seconds of rollouts and passes, steps, tokens learnt from."""
+    """Return what a finished loop took: seconds of sampling and of passes, steps, tokens learnt from."""
     folders = [phase_folder(run_dir, phase) for phase in range(1, phases + 1)]
     seconds = [json.loads(line)["seconds"] for folder in folders for line in _lines(folder / "seconds.jsonl")]
     return {

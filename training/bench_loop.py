@@ -27,7 +27,7 @@ from training.loop import pairs_in
 from training.mpo_phase import train_phase
 from training.policy_engine import running_engine
 from training.rating import RatedCompletion
-from training.rollout import served_rater
+from training.sampler import served_rater
 from training.sampling import sample
 from training.searches import read_searches
 
@@ -60,7 +60,7 @@ class Bench:
 
     def round(self, number: int) -> tuple[float, float, float]:
         """Return the seconds of each of STEPS; the round's number is the seed."""
-        sampling, scoring, rated = asyncio.run(self._rollout(number))
+        sampling, scoring, rated = asyncio.run(self._sampled(number))
         with TemporaryDirectory() as name:
             scratch = Path(name)
             pairs, start = scratch / "pairs.jsonl", self._config.checkpoint
@@ -77,7 +77,7 @@ class Bench:
             )
             return sampling, scoring, perf_counter() - began
 
-    async def _rollout(self, seed: int) -> tuple[float, float, list[list[RatedCompletion]]]:
+    async def _sampled(self, seed: int) -> tuple[float, float, list[list[RatedCompletion]]]:
         config, threads = self._config, self._config.num_threads
         rater = served_rater(config, self._corpus, threads)
         began = perf_counter()

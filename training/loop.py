@@ -30,7 +30,7 @@ from training.mpo import PairIds
 from training.mpo_phase import PhaseError, train_phase
 from training.pairs import Rated, pairs_of
 from training.rating import RatedCompletion
-from training.rollout import Draw, Rollout
+from training.sampler import Draw, Sampler
 from training.sampling import prompt_ids
 
 MEASURES = "measures.json"
@@ -42,13 +42,13 @@ class Material:
 
     Args:
         learning, held_out: instances to learn from, and those that only measure.
-        rollout: draws completions for them, and says what they are worth.
+        sampler: draws completions for them, and says what they are worth.
         unclicked: searches to anchor the policy on; without any it is free.
     """
 
     learning: Sequence[Instance]
     held_out: Sequence[Instance]
-    rollout: Rollout
+    sampler: Sampler
     unclicked: Sequence[Search] = ()
 
 
@@ -86,7 +86,7 @@ class Loop:
         pairs, steps, trained = folder / "pairs.jsonl", folder / "steps.jsonl", folder / "policy"
         if not pairs.exists():
             instances = self._instances(phase)
-            with _timed(folder, "rollout"):
+            with _timed(folder, "sampling"):
                 rated = self._rated(policy, instances, phase, "sample")
             _write_lines(folder / "drawn.jsonl", map(_drawn, instances, rated))
             ids = pairs_in(policy, self._config.pairs, instances, rated)
@@ -121,7 +121,7 @@ class Loop:
     ) -> list[list[RatedCompletion]]:
         draw = Draw(policy, self._config.seed + phase, mode)
         with tqdm(total=len(instances), unit="query", desc=f"phase {phase}, {mode}") as bar:
-            return self._material.rollout(draw, instances, bar.update)
+            return self._material.sampler(draw, instances, bar.update)
 
     def _anchors(self, phase: int, pairs: int) -> list[dict[str, Any]]:
         """The phase's share of anchors, which are drawn once for the whole loop."""

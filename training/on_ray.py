@@ -23,7 +23,7 @@ from training.config import ConfigError, LoopConfig, SampleConfig
 from training.datasets.instances import Instance
 from training.policy_engine import policy_engine
 from training.rating import RatedCompletion, Rater
-from training.rollout import Draw, rated
+from training.sampler import Draw, rated
 
 # Instances that an actor is given at a time: it is idle at the end of each, so not few; a killed one's are
 # done again, so not many. Each actor has several turns, for not all are equally fast.
@@ -32,7 +32,7 @@ BATCH, TURNS = 64, 4
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What all actors of a rollout do; it travels to them."""
+    """What all actors of a sampler do; it travels to them."""
 
     draw: Draw
     sampling: SampleConfig
@@ -71,8 +71,8 @@ class Actor:
         return await rated(work.draw, work.sampling, engine, rater, instances)
 
 
-class RayRollout:
-    """A `Rollout` on `workers` actors.
+class RaySampler:
+    """A `Sampler` on `workers` actors.
 
     Args:
         config: how to draw, and with which engine.
@@ -86,7 +86,7 @@ class RayRollout:
     def __call__(
         self, draw: Draw, instances: Sequence[Instance], done: Callable[[], object]
     ) -> list[list[RatedCompletion]]:
-        """See `Rollout`."""
+        """See `Sampler`."""
         if not instances:
             return []
         size = min(BATCH, math.ceil(len(instances) / (self._workers.count * TURNS)))

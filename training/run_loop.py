@@ -25,9 +25,9 @@ from training.card import preference_card
 from training.config import ConfigError, LoopConfig
 from training.loop import Loop, Material, measured_phases
 from training.loop_plot import draw_loop
-from training.on_ray import RayRollout
+from training.on_ray import RaySampler
 from training.publish import publish
-from training.rollout import LocalRollout, Rollout, served_rater
+from training.sampler import LocalSampler, Sampler, served_rater
 from training.searches import Searches, read_searches
 
 
@@ -44,15 +44,15 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
     claim(run_dir, config)
     load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
     searches = read_searches(config, run_dir)
-    rollout = make_rollout(config, searches.corpus, workers)
-    policy = Loop(config, material_of(searches, rollout), run_dir).run()
+    sampler = make_sampler(config, searches.corpus, workers)
+    policy = Loop(config, material_of(searches, sampler), run_dir).run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")
     publish_policy(config, run_dir, policy, searches, out)
 
 
-def material_of(searches: Searches, rollout: Rollout) -> Material:
+def material_of(searches: Searches, sampler: Sampler) -> Material:
     """What a loop over these searches works on."""
-    return Material(searches.learning, searches.held_out, rollout, searches.unclicked)
+    return Material(searches.learning, searches.held_out, sampler, searches.unclicked)
 
 
 def claim(run_dir: Path, config: LoopConfig) -> None:
@@ -76,15 +76,15 @@ def claim(run_dir: Path, config: LoopConfig) -> None:
         )
 
 
-def make_rollout(config: LoopConfig, corpus: Sequence[str], workers: Workers | None) -> Rollout:
+def make_sampler(config: LoopConfig, corpus: Sequence[str], workers: Workers | None) -> Sampler:
     """Return what draws and rates; how it is distributed is no part of what is computed."""
     if workers is None:
         rater = served_rater(config, corpus, config.num_threads)
-        return LocalRollout(config.sampling, rater, threads=config.num_threads)
+        return LocalSampler(config.sampling, rater, threads=config.num_threads)
     # Both travel to every actor, whose working directory is another.
     counted = corpus if "overlap" in config.reward.scorers else ()
     placed = config.model_copy(update={"relevance": config.relevance.resolve()})
-    return RayRollout(config.sampling, partial(served_rater, placed, counted, workers.threads), workers)
+    return RaySampler(config.sampling, partial(served_rater, placed, counted, workers.threads), workers)
 
 
 def publish_policy(config: LoopConfig, run_dir: Path, policy: Path, searches: Searches, out: Path) -> None:

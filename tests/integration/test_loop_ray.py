@@ -19,9 +19,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def rollouts(folder: Path, happens: str) -> dict[str, Any]:
+def samplers(folder: Path, happens: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("rollouts.py")), str(folder), happens],
+        [sys.executable, str(Path(__file__).with_name("samplers.py")), str(folder), happens],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "MARK": uuid.uuid4().hex},
         capture_output=True,
@@ -34,7 +34,7 @@ def rollouts(folder: Path, happens: str) -> dict[str, Any]:
 
 
 def test_two_workers_one_of_them_killed_find_what_one_process_finds(tmp_path: Path) -> None:
-    found = rollouts(tmp_path, "kill")
+    found = samplers(tmp_path, "kill")
     assert found["killed"]
     here, there = ([one for row in found[where] for one in row] for where in ("here", "there"))
     assert len(here) == 64 * 4
@@ -47,6 +47,6 @@ def test_two_workers_one_of_them_killed_find_what_one_process_finds(tmp_path: Pa
 
 
 def test_what_a_worker_finds_out_is_a_typed_error(tmp_path: Path) -> None:
-    found = rollouts(tmp_path, "no_weights")
+    found = samplers(tmp_path, "no_weights")
     assert found["error"].startswith("EngineUnavailableError: ")
     assert "model.safetensors" in found["error"]

@@ -37,8 +37,8 @@ from training.gate.window import Window, WindowConfig, read_window
 from training.loop import Loop, write_whole
 from training.policy_quality import PolicyJudge
 from training.rating import Rater
-from training.rollout import LocalRollout
 from training.run_loop import claim, material_of, publish_policy
+from training.sampler import LocalSampler
 from training.scoring import OverlapScorer, RawrankScorer, Scorer
 from training.searches import Searches, read_searches
 from training.served import served_relevance
@@ -130,8 +130,8 @@ class Drill:
     def _train(self, config: LoopConfig, hack: Hack, run_dir: Path) -> list[Point]:
         claim(run_dir, config)
         rater = Rater(config.reward, {name: self._scorer(name, hack) for name in config.reward.scorers})
-        rollout = LocalRollout(config.sampling, rater, threads=config.num_threads)
-        policy = Loop(config, material_of(self._searches, rollout), run_dir).run()
+        sampler = LocalSampler(config.sampling, rater, threads=config.num_threads)
+        policy = Loop(config, material_of(self._searches, sampler), run_dir).run()
         if not (out := run_dir / "checkpoint").exists():
             publish_policy(config, run_dir, policy, self._searches, out)
         watched = self._window.instances[: self._config.watched]

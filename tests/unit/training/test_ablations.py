@@ -57,7 +57,7 @@ def test_a_run_costs_what_its_steps_took(tmp_path: Path) -> None:
         folder = tmp_path / f"phase-0{phase}"
         folder.mkdir()
         (folder / "seconds.jsonl").write_text(
-            "".join(json.dumps({"step": step, "seconds": seconds}) + "\n" for step in ("rollout", "pass"))
+            "".join(json.dumps({"step": step, "seconds": seconds}) + "\n" for step in ("sampling", "pass"))
         )
         (folder / "steps.jsonl").write_text("{}\n" * phase)
         (folder / "pairs.jsonl").write_text(json.dumps({"chosen_ids": [1, 2], "rejected_ids": [3]}) + "\n")

@@ -24,7 +24,7 @@ from training.loop import Loop, Material, measured_phases, pairs_in
 from training.loop_plot import draw_loop
 from training.mpo_phase import PhaseError
 from training.rating import Rater
-from training.rollout import LocalRollout
+from training.sampler import LocalSampler
 from training.scoring import RawrankScorer
 
 QUERIES = ("icu rn", "mig welder", "night clerk", "baker", "truck driver", "painter", "nurse aide")
@@ -58,7 +58,7 @@ def material() -> Material:
         for query, context in CONTEXTS.items()
     ]
     rater = Rater(REWARD, {"rawrank": RawrankScorer(FakeRelevance())})
-    return Material(instances[:5], instances[5:], LocalRollout(SAMPLING, rater, threads=1))
+    return Material(instances[:5], instances[5:], LocalSampler(SAMPLING, rater, threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_held_out_queries_are_measured_against_the_incumbent(whole: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "step", ["training.loop.train_phase", "training.rollout.sample", "training.loop._write_lines"]
+    "step", ["training.loop.train_phase", "training.sampler.sample", "training.loop._write_lines"]
 )
 def test_a_killed_loop_goes_on_to_the_same_policy(
     config: LoopConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -167,7 +167,7 @@ def test_phases_between_measurements_are_not_measured(config: LoopConfig, tmp_pa
 def test_the_steps_are_timed(whole: Path) -> None:
     for phase in (1, 2):
         timed = lines(whole / f"phase-0{phase}" / "seconds.jsonl")
-        assert [line["step"] for line in timed] == ["rollout", "pass"]
+        assert [line["step"] for line in timed] == ["sampling", "pass"]
         assert all(line["seconds"] > 0 for line in timed)
 
 

@@ -17,7 +17,7 @@ from training.datasets.instances import Instance, Seen
 from training.gate.likelihood import Tokens, likelihoods
 from training.queries import with_queries
 from training.rating import Rater
-from training.rollout import Draw, rated
+from training.sampler import Draw, rated
 
 QUERIES = ("rn icu nights", "laptop")
 INSTANCES = [Instance(query, (Seen(Content("d"), 1.0),), (), ()) for query in QUERIES]

@@ -1,4 +1,4 @@
-"""Rollouts: what a policy writes for instances and what that is worth. Here, in this process."""
+"""Samplers: what a policy writes for instances and what that is worth. Here, in this process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Draw:
     mode: Literal["sample", "greedy"]
 
 
-class Rollout(Protocol):
+class Sampler(Protocol):
     """A way to get rated completions."""
 
     def __call__(
@@ -51,8 +51,8 @@ class Rollout(Protocol):
         """
 
 
-class LocalRollout:
-    """A `Rollout` in this process.
+class LocalSampler:
+    """A `Sampler` in this process.
 
     Args:
         config: how to draw, and with which engine.
@@ -66,7 +66,7 @@ class LocalRollout:
     def __call__(
         self, draw: Draw, instances: Sequence[Instance], done: Callable[[], object]
     ) -> list[list[RatedCompletion]]:
-        """See `Rollout`."""
+        """See `Sampler`."""
 
         async def work() -> list[list[RatedCompletion]]:
             async with running_engine(draw.policy, self._config, threads=self._threads) as engine:
@@ -84,7 +84,7 @@ async def rated(
     *,
     done: Callable[[], object] = lambda: None,
 ) -> list[list[RatedCompletion]]:
-    """What every `Rollout` does, wherever its engine and its rater are; arguments and errors as it has."""
+    """What every `Sampler` does, wherever its engine and its rater are; arguments and errors as it has."""
     drawn = await sample(engine, instances, config, seed=draw.seed, mode=draw.mode, done=done)
     if config.with_query and draw.mode == "sample":
         drawn = with_queries(draw.policy, instances, drawn)

@@ -1,6 +1,6 @@
 """Rollouts in this process and on two workers of Ray.
 
-    python rollouts.py FOLDER HAPPENS
+    python samplers.py FOLDER HAPPENS
 
 FOLDER gets a copy of the default checkpoint as the policy, and found.json with both. HAPPENS: `kill`, a
 worker in the middle of a batch is killed; `no_weights`, the policy has none when the workers start.
@@ -27,9 +27,9 @@ from app.relevance.base import Content
 from app.relevance.choice import DEFAULT_RELEVANCE
 from training.config import RewardConfig, SampleConfig
 from training.datasets.instances import Instance, Seen
-from training.on_ray import RayRollout
+from training.on_ray import RaySampler
 from training.rating import RatedCompletion
-from training.rollout import Draw, LocalRollout, Rollout, served_rater
+from training.sampler import Draw, LocalSampler, Sampler, served_rater
 
 TITLES = ("icu rn", "mig welder", "night clerk", "baker", "truck driver", "painter", "nurse aide", "cook")
 INSTANCES = [
@@ -39,8 +39,8 @@ INSTANCES = [
 ]
 
 
-def rated(rollout: Rollout, policy: Path, done: Any = lambda: None) -> list[list[RatedCompletion]]:
-    return rollout(Draw(policy, 3, "sample"), INSTANCES, done)
+def rated(sampler: Sampler, policy: Path, done: Any = lambda: None) -> list[list[RatedCompletion]]:
+    return sampler(Draw(policy, 3, "sample"), INSTANCES, done)
 
 
 def working() -> list[int]:
@@ -80,8 +80,8 @@ def main() -> None:
         reward=RewardConfig(gamma=0.5, scorers=("rawrank", "overlap")),
     )
     make_rater = partial(served_rater, config, ["truck driver job", "zebra keeper"], 1)
-    remote = RayRollout(config.sampling, make_rater, Workers(2))
-    here = rated(LocalRollout(config.sampling, make_rater(), threads=1), policy)
+    remote = RaySampler(config.sampling, make_rater, Workers(2))
+    here = rated(LocalSampler(config.sampling, make_rater(), threads=1), policy)
     if happens == "no_weights":
         (policy / "model.safetensors").write_bytes(b"")
     kill, heard = Kill(), []
