@@ -1,0 +1,64 @@
+"""The database of rollouts: SQLite in a file for one machine, PostgreSQL for many replicas. It blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from app.errors import RolloutError, StoreError
+
+BUSY_S = 5.0
+"""How long one who finds SQLite's file locked waits."""
+
+
+class Database:
+    """What is at a SQLAlchemy URL: `sqlite:///file` or `postgresql+psycopg://...`.
+
+    Raises:
+        StoreError: there can be none at this URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.engine: Engine = create_engine(url, pool_pre_ping=True, **_options(url))
+        except (SQLAlchemyError, ModuleNotFoundError) as error:
+            raise StoreError(f"REWRITE_ROLLOUTS: {error}") from error
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.engine.dispose()
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that can say what is to be done where the row is there already."""
+        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
+        return dialect.insert(table)
+
+    @contextmanager
+    def begin(self, *, conflict: str | None = None) -> Iterator[Connection]:
+        """A transaction; `conflict` says what a line that is there already means.
+
+        Raises:
+            RolloutError: a line is there already.
+            StoreError: the database is out of reach.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except IntegrityError as error:
+            if conflict is None:
+                raise StoreError(f"the store of rollouts: {error.orig}") from error
+            raise RolloutError(conflict) from error
+        except SQLAlchemyError as error:
+            raise StoreError(f"the store of rollouts: {getattr(error, 'orig', None) or error}") from error
+
+
+def _options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_S}}
+    # A server that does not answer must not hold up those who follow it.
+    return {"connect_args": {"connect_timeout": 2, "options": "-c statement_timeout=5000"}, "pool_timeout": 2}

@@ -1,0 +1,42 @@
+"""Who takes part: replicas, by their heartbeats, and the one that holds a lease. In the store; it blocks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+
+from app.contracts.manifest import Digest
+from app.rollout.database import Database
+from app.rollout.tables import LEASES, REPLICAS
+
+
+class Members:
+    """Replicas and leases. Every method raises StoreError where the database is out of reach."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def beat(self, replica: str, loaded: Digest | None, at: datetime) -> None:
+        """Say that a replica lives, and which checkpoint it could give to the canary's clients."""
+        with self._database.begin() as connection:
+            insert = self._database.insert(REPLICAS).values(id=replica, seen_at=at.timestamp(), loaded=loaded)
+            changes = {"seen_at": insert.excluded.seen_at, "loaded": insert.excluded.loaded}
+            connection.execute(insert.on_conflict_do_update(index_elements=[REPLICAS.c.id], set_=changes))
+
+    def replicas(self, since: datetime) -> dict[str, Digest | None]:
+        """Return the replicas that have lived since, and what each has loaded for the canary."""
+        with self._database.begin() as connection:
+            rows = connection.execute(select(REPLICAS).where(REPLICAS.c.seen_at >= since.timestamp())).all()
+            return {row.id: row.loaded for row in rows}
+
+    def hold(self, lease: str, holder: str, *, at: datetime, until: datetime) -> bool:
+        """Take a lease, or keep it; False: another holds it."""
+        with self._database.begin() as connection:
+            insert = self._database.insert(LEASES).values(name=lease, holder=holder, until=until.timestamp())
+            taken = insert.on_conflict_do_update(
+                index_elements=[LEASES.c.name],
+                set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
+                where=(LEASES.c.holder == holder) | (LEASES.c.until < at.timestamp()),
+            ).returning(LEASES.c.holder)
+            return connection.execute(taken).first() is not None

@@ -1,0 +1,1 @@
+"""One file for each step, which never changes after its release."""
