@@ -6,7 +6,6 @@ Both in one transaction: a batch counts whole or not at all, and once. It blocks
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,19 +13,9 @@ from sqlalchemy import Connection, delete, func, select
 
 from app.rollout.assignment import BUCKETS
 from app.rollout.database import Database
-from app.rollout.evidence import MEASURES, Traffic
+from app.rollout.evidence import MEASURES, Cell, Traffic
 from app.rollout.statistics import Floats
 from app.rollout.tables import COUNTS, EVENTS
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Where a search counts: its rollout's number (0: none), step, whether impacted, bucket."""
-
-    rollout: int
-    step: int
-    impacted: bool
-    bucket: int
 
 
 class CountStore:

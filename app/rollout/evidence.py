@@ -18,8 +18,8 @@ from app.rollout.assignment import BUCKETS, Arm, Split, Variant
 from app.rollout.statistics import Bools, Effect, Floats, Ratio, Scale, combined, effect, ratio
 
 MEASURES = ("searches", "changed", "clicks", "strict", "fallback", "latency_s")
-"""Sums over searches: that there was one, whose query was changed after, with a click, with a strict click,
-without the rewrite that it might have had, seconds."""
+"""Sums: searches, those whose query was changed after, clicks, strict clicks, searches without the rewrite
+that they might have had, seconds."""
 
 Group = tuple[Arm, Variant]
 Traffic = Literal["all", "impacted"]
@@ -29,6 +29,16 @@ UNSEEN_CANARY: Group = ("holdout", "canary")
 UNSEEN_STABLE: Group = ("holdout", "stable")
 LEAST_BUCKETS = 20
 """In which an arm must have had traffic before anything is said of it: a variance needs some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Where a search counts: its rollout's number (0: none), step, whether impacted, bucket."""
+
+    rollout: int
+    step: int
+    impacted: bool
+    bucket: int
 
 
 @dataclass(frozen=True, slots=True)

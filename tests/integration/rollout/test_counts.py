@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import event as sqlalchemy_event
 
 from app.errors import StoreError
-from app.rollout.counts import Cell, CountStore
+from app.rollout.counts import CountStore
 from app.rollout.database import Database
-from app.rollout.evidence import MEASURES
+from app.rollout.evidence import MEASURES, Cell
 
 NOW = datetime(2026, 11, 22, 8, tzinfo=UTC)
 SEARCH = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.25])
@@ -87,8 +87,9 @@ _REPLICA = """
 import sys
 from datetime import UTC, datetime
 import numpy as np
-from app.rollout.counts import Cell, CountStore
+from app.rollout.counts import CountStore
 from app.rollout.database import Database
+from app.rollout.evidence import Cell
 url, me = sys.argv[1], int(sys.argv[2])
 counts = CountStore(Database(url))
 one = np.array([1.0, 0, 0, 0, 0, 0])
