@@ -80,6 +80,7 @@ def page(records: Sequence[Mapping[str, Any]], mitigations: Sequence[Mapping[str
             recovered["verdict"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"![{record['hack']}]({record['hack']}/trail.png)" for record in records)]
     if mitigations:
         lines += [
             "",
