@@ -10,8 +10,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 
 VLLM   := .venv-vllm
 RIVALS := .venv-rivals
+ORACLE := .venv-oracle
 
-.PHONY: serve test test-vllm lint bench reproduce ablations lock clean
+.PHONY: serve test test-vllm test-oracle lint bench reproduce ablations lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -22,6 +23,10 @@ test: $(VENV)/.test
 # Warnings of vLLM's own dependencies are no errors of ours.
 test-vllm: $(VLLM)/.test
 	$(VLLM)/bin/python -m pytest -W default tests/vllm_lane $(PYTEST_ARGS)
+
+# The rollout statistics against GrowthBook's, which need an older numpy.
+test-oracle: $(ORACLE)/.done
+	PYTHONPATH=. $(ORACLE)/bin/python -m pytest -W default --confcutdir tests/oracle_lane tests/oracle_lane
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -44,7 +49,7 @@ lock: $(VENV)/.test
 		| sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(RIVALS) .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) .cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -75,4 +80,9 @@ $(RIVALS)/.done:
 	$(RIVALS)/bin/python -m pip install --quiet --constraint requirements.lock torch
 	$(RIVALS)/bin/python -m pip install --quiet --constraint requirements.lock ctranslate2 openvino-genai \
 		transformers tokenizers safetensors pydantic numpy
+	touch $@
+
+$(ORACLE)/.done:
+	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet gbstats==0.8.0 pytest==9.2.0
 	touch $@
