@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 from fastapi import FastAPI
 
-from app.engines.breaker import Breaker, BreakerState
+from app.engines.breaker import BreakerState
 from app.engines.choice import supervised_engine
 from app.errors import CheckpointError
 from app.http import openapi
 from app.http.admin import AdminHandlers, install_admin_routes
+from app.http.bearer import Bearer
 from app.http.errors import install_error_handlers
+from app.http.events import EventHandlers, install_event_routes
 from app.http.lifecycle import Lifecycle, lifespan
 from app.http.middleware import RequestMiddleware
+from app.http.rollouts import RolloutHandlers, install_rollout_routes
 from app.http.routes import Handlers, install_routes
 from app.http.signals import SignalHandlers, install_signal_routes
 from app.relevance.choice import make_relevance
@@ -25,12 +27,15 @@ from app.rewrite.activation import Activator
 from app.rewrite.admission import Admission
 from app.rewrite.batch import BatchRewriter
 from app.rewrite.cache import LruCache
+from app.rewrite.choice import make_gates, make_shared_cache, make_signal_gate
 from app.rewrite.generator import Generator, Key, Policy
 from app.rewrite.guard import Limits
-from app.rewrite.lineup import Lineup, Serving
+from app.rewrite.lineup import Lineup, Lineups, Serving
 from app.rewrite.nearline import NearlineQueue
 from app.rewrite.service import RewriteService
 from app.rewrite.single_flight import SingleFlight
+from app.rollout.counter import counted
+from app.rollout.traffic import NOTHING_DEPLOYED, Traffic, dealing
 from app.signals.heads import Heads
 from app.signals.runner import StageRunner, Weights
 from app.signals.service import SignalService
@@ -44,9 +49,8 @@ if TYPE_CHECKING:
     from app.engines.supervised import SupervisedEngine
     from app.registry.served import ServedCheckpoint
     from app.relevance.base import Relevance
-    from app.rewrite.admission import ShedCause
     from app.rewrite.answer import Answer, Judged
-    from app.rewrite.shared_cache import SharedCache
+    from app.rollout.replica import RolloutReplica
     from app.settings import Settings
     from app.signals.service import Search
 
@@ -101,7 +105,7 @@ def create_app(
         timeout_s=settings.activation_timeout_s,
     )
 
-    admission, batch_admission = _gates(settings, metrics)
+    admission, batch_admission = make_gates(settings, metrics)
     cache: LruCache[Key, Judged] = LruCache(
         max_entries=settings.cache_entries, ttl_s=settings.cache_ttl_s, clock=clock
     )
@@ -111,11 +115,14 @@ def create_app(
         concurrency=settings.nearline_concurrency,
         on_drop=metrics.nearline.labels("dropped").inc,
     )
-    bind(metrics.nearline_backlog, lambda: len(nearline))
-    bind(metrics.queue_depth, lambda: admission.waiting)
-    bind(metrics.inflight, lambda: admission.inflight)
-    bind(metrics.cache_entries, lambda: len(cache))
-    bind(metrics.background, lambda: flights.background)
+    for gauge, value in (
+        (metrics.nearline_backlog, lambda: len(nearline)),
+        (metrics.queue_depth, lambda: admission.waiting),
+        (metrics.inflight, lambda: admission.inflight),
+        (metrics.cache_entries, lambda: len(cache)),
+        (metrics.background, lambda: flights.background),
+    ):
+        bind(gauge, value)
     _bind_engine(metrics, lineup)
 
     policy = Policy(
@@ -127,12 +134,22 @@ def create_app(
         generation_timeout_s=settings.generation_timeout_s,
         limits=Limits(max_chars=settings.max_rewrite_chars, max_ratio=settings.max_rewrite_ratio),
     )
-    shared = _shared_cache(settings, policy, metrics)
+    shared = make_shared_cache(settings, policy, metrics, version=_version())
+    dealt = partial(
+        dealing,
+        salt=settings.assignment_salt,
+        holdout_ratio=settings.holdout_ratio,
+        stable_stages=settings.stable_stages,
+    )
+    lineups, traffic = Lineups(lineup), Traffic(dealt(NOTHING_DEPLOYED))
+    rollouts = _rollouts(
+        settings, lineups=lineups, traffic=traffic, dealt=dealt, engine_for=engine_for, metrics=metrics
+    )
+    count = partial(counted, rollouts.counter) if rollouts else _uncounted
     service = RewriteService(
-        generator=Generator(
-            lineup=lineup, cache=cache, shared=shared, metrics=metrics, policy=policy, clock=clock
-        ),
-        lineup=lineup,
+        generator=Generator(cache=cache, shared=shared, metrics=metrics, policy=policy, clock=clock),
+        lineups=lineups,
+        traffic=traffic,
         shared=shared,
         admission=admission,
         cache=cache,
@@ -142,15 +159,13 @@ def create_app(
         policy=policy,
         clock=clock,
     )
-    batches = BatchRewriter(
-        service, admission=batch_admission, concurrency=settings.batch_concurrency, clock=clock
-    )
     own_relevance = make_relevance(settings) if relevance is None else None
-    signal_admission = _signal_gate(settings, metrics)
+    signal_admission = make_signal_gate(settings, metrics)
     signals = _signals(
         settings,
         rewrites=service,
         relevance=relevance or own_relevance,
+        traffic=traffic,
         admission=signal_admission,
         metrics=metrics,
         clock=clock,
@@ -169,6 +184,7 @@ def create_app(
                 "weights_digest": lineup.current.checkpoint.weights_digest,
             },
             "engine": _counts(lineup.current.engine),
+            "rollouts": rollouts and rollouts.readiness(),
         }
 
     closing = [part.close for part in (shared, own_relevance) if part is not None]
@@ -176,7 +192,12 @@ def create_app(
         title="corewrite",
         version=_version(),
         description=_DESCRIPTION,
-        lifespan=lifespan(lineup, (*closing, flights.close, nearline.close, activator.close), lifecycle),
+        lifespan=lifespan(
+            lineup,
+            (*closing, flights.close, nearline.close, activator.close),
+            lifecycle,
+            starting=(rollouts,) if rollouts else (),
+        ),
         redirect_slashes=False,  # a redirected POST is a second request under the same deadline
         redoc_url=None,
     )
@@ -185,30 +206,45 @@ def create_app(
     app.state.lineup = lineup
     app.state.activator = activator
     app.state.shared = shared
+    app.state.rollouts = rollouts
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
     app.state.startup_error = None
-    key = settings.log_hash_key
-    fingerprint = QueryFingerprint(key=key.get_secret_value() if key else None, raw=settings.log_queries)
+    fingerprint, bearer = _fingerprint(settings), Bearer(settings.admin_token)
     install_routes(
         app,
         Handlers(
             settings=settings,
             service=service,
-            batches=batches,
+            batches=BatchRewriter(
+                service, admission=batch_admission, concurrency=settings.batch_concurrency, clock=clock
+            ),
             metrics=metrics,
             fingerprint=fingerprint,
             readiness=readiness,
+            counted=count,
+            bearer=bearer,
         ),
     )
     install_signal_routes(
-        app, SignalHandlers(settings=settings, service=signals, metrics=metrics, fingerprint=fingerprint)
-    )
-    install_admin_routes(
         app,
-        AdminHandlers(
-            token=settings.admin_token, activator=activator, body_timeout_s=settings.body_timeout_s
+        SignalHandlers(
+            settings=settings,
+            service=signals,
+            metrics=metrics,
+            fingerprint=fingerprint,
+            counted=count,
+            bearer=bearer,
         ),
+    )
+    _install_admin(
+        app,
+        settings=settings,
+        bearer=bearer,
+        activator=activator,
+        rollouts=rollouts,
+        traffic=traffic,
+        metrics=metrics,
     )
     install_error_handlers(app)
     openapi.install(app)
@@ -216,44 +252,12 @@ def create_app(
     return app
 
 
-def _gates(settings: Settings, metrics: Metrics) -> tuple[Admission, Admission]:
-    """Admission of queries, and of whole batches."""
-
-    def on_shed(cause: ShedCause) -> None:
-        metrics.shed.labels(cause).inc()
-
-    queries = Admission(
-        max_inflight=settings.max_inflight,
-        max_waiting=settings.max_waiting,
-        max_wait_s=settings.max_wait_ms / 1000,
-        retry_after_s=settings.retry_after_s,
-        on_shed=on_shed,
-    )
-    batches = Admission(
-        max_inflight=settings.max_batches,
-        max_waiting=settings.max_batches,
-        max_wait_s=settings.batch_deadline_ms / 1000,
-        retry_after_s=settings.retry_after_s,
-        on_shed=on_shed,
-    )
-    return queries, batches
-
-
-def _signal_gate(settings: Settings, metrics: Metrics) -> Admission:
-    return Admission(
-        max_inflight=settings.max_signals,
-        max_waiting=settings.max_signals,
-        max_wait_s=settings.max_wait_ms / 1000,
-        retry_after_s=settings.retry_after_s,
-        on_shed=lambda cause: metrics.shed.labels(cause).inc(),
-    )
-
-
 def _signals(
     settings: Settings,
     *,
     rewrites: RewriteService,
     relevance: Relevance | None,
+    traffic: Traffic,
     admission: Admission,
     metrics: Metrics,
     clock: Callable[[], float],
@@ -270,8 +274,48 @@ def _signals(
         runner=StageRunner(Heads(relevance, clock=clock), weights=weights, metrics=metrics, clock=clock),
         admission=admission,
         memory=memory,
+        traffic=traffic,
         clock=clock,
     )
+
+
+def _fingerprint(settings: Settings) -> QueryFingerprint:
+    key = settings.log_hash_key
+    return QueryFingerprint(key=key.get_secret_value() if key else None, raw=settings.log_queries)
+
+
+def _rollouts(settings: Settings, **parts: Any) -> RolloutReplica | None:
+    if settings.rollouts is None:
+        return None
+    from app.rollout.choice import make_rollouts  # noqa: PLC0415 -- loads SQLAlchemy
+
+    return make_rollouts(settings, **parts)
+
+
+def _install_admin(
+    app: FastAPI,
+    *,
+    settings: Settings,
+    bearer: Bearer,
+    activator: Activator,
+    rollouts: RolloutReplica | None,
+    traffic: Traffic,
+    metrics: Metrics,
+) -> None:
+    timeout_s = settings.body_timeout_s
+    install_admin_routes(app, AdminHandlers(bearer=bearer, activator=activator, body_timeout_s=timeout_s))
+    if rollouts is None:
+        return
+    install_event_routes(app, EventHandlers(settings=settings, counter=rollouts.counter, metrics=metrics))
+    if bearer.token is not None:
+        handlers = RolloutHandlers(
+            bearer=bearer, orders=rollouts.orders, traffic=traffic, body_timeout_s=timeout_s
+        )
+        install_rollout_routes(app, handlers)
+
+
+def _uncounted(answer: Answer) -> Answer:
+    return answer
 
 
 def _load_checkpoint(settings: Settings) -> ServedCheckpoint:
@@ -306,29 +350,6 @@ def _bind_engine(metrics: Metrics, lineup: Lineup) -> None:
             metrics.engine_breaker.labels(state),
             lambda state=state: lineup.current.engine.breaker.state == state,  # type: ignore[misc]
         )
-
-
-def _shared_cache(settings: Settings, policy: Policy, metrics: Metrics) -> SharedCache | None:
-    if settings.redis_url is None:
-        return None
-    from app.rewrite.shared_cache import SharedCache  # noqa: PLC0415 -- loads redis
-
-    # All that an entry is a function of and its key does not say. The engine is not: the weights are in it.
-    judged_by = (
-        _version(),
-        settings.max_model_tokens,
-        policy.min_confidence,
-        policy.max_tokens,
-        policy.limits,
-    )
-    return SharedCache(
-        settings.redis_url.get_secret_value(),
-        ttl_s=settings.cache_ttl_s,
-        timeout_s=settings.redis_timeout_ms / 1000,
-        scope=hashlib.sha256(repr(judged_by).encode()).hexdigest(),
-        breaker=Breaker(max_failures=settings.breaker_max_failures, open_s=settings.breaker_open_s),
-        on_result=lambda result: metrics.shared_cache.labels(result).inc(),
-    )
 
 
 def _counts(engine: SupervisedEngine) -> dict[str, int]:

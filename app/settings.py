@@ -4,7 +4,7 @@ Precedence, highest first:
 
 1. command-line options of `corewrite serve` and `corewrite rewrite` (`--port` beats `REWRITE_PORT`);
 2. environment variables `REWRITE_<NAME>`;
-3. the defaults below, and those of app/signals/settings.py.
+3. the defaults below, and those of app/signals/settings.py and app/rollout/settings.py.
 
 There is no settings file: one source per deployment keeps "what is it running with?" answerable.
 `docs/settings.md` is written by `python -m app.reference settings`; a test fails when the two disagree.
@@ -20,12 +20,13 @@ from typing import Literal
 from pydantic import Field, JsonValue, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from app.rollout.settings import RolloutSettings
 from app.signals.settings import SignalSettings
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
 
 
-class Settings(SignalSettings):
+class Settings(RolloutSettings, SignalSettings):
     """What one process of the service runs with; frozen, read once at start."""
 
     model_config = SettingsConfigDict(env_prefix="REWRITE_", frozen=True, extra="forbid")
@@ -116,11 +117,6 @@ class Settings(SignalSettings):
             "to everybody, because behind a proxy every caller comes from loopback."
         ),
     )
-    enabled: bool = Field(
-        default=True,
-        description="False answers every query with the original alone (`disabled`): the kill switch.",
-    )
-
     deadline_ms: int = Field(
         default=500,
         ge=1,

@@ -17,11 +17,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from app.contracts.reasons import STAGE_REASONS, Drop, Reason
+from app.rollout.assignment import Arm
 
 LOGGER = logging.getLogger("corewrite")
 
@@ -170,6 +171,36 @@ METRICS: tuple[MetricSpec, ...] = (
         "Always 1; the labels say which checkpoint serves.",
         {"id": "the checkpoint's id", "digest": "SHA-256 of its weights"},
     ),
+    MetricSpec(
+        "counter",
+        "corewrite_arm_requests_total",
+        "Queries by the arm of their client.",
+        {"arm": get_args(Arm)},
+    ),
+    MetricSpec(
+        "gauge",
+        "corewrite_canary_ratio",
+        "Share of the clients (0..1) that have the canary here.",
+        {},
+    ),
+    MetricSpec(
+        "gauge", "corewrite_canary_loaded", "1 while a checkpoint is loaded for the canary's clients.", {}
+    ),
+    MetricSpec(
+        "gauge",
+        "corewrite_killed",
+        "1 while everybody gets the original, whoever has asked for it.",
+        {},
+    ),
+    MetricSpec(
+        "gauge", "corewrite_rollout_store_up", "1 while the store of rollouts can be reached, else 0.", {}
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_events_total",
+        "Events, by what became of them; known: they had come before, and are accepted too.",
+        {"result": ("accepted", "known", "ignored", "unknown", "invalid")},
+    ),
 )
 
 LOG_FIELDS: Mapping[str, str] = {
@@ -192,6 +223,9 @@ LOG_FIELDS: Mapping[str, str] = {
     "deadline_by": "who set the deadline: body, header or default",
     "arm": "stable, canary or holdout",
     "items": "batch: number of items",
+    "events": "events: number of valid ones",
+    "unknown": "events: how many belong to no search that is known",
+    "client": "refusals: address of who asked",
     "candidates": "signals: number of candidates",
     "stages": "signals: why each stage is neutral, null where it is not",
     "remembered": "signals: whether an earlier call of the query_id had the answer made",
@@ -232,6 +266,12 @@ class Metrics:
         self.shed = self._counter("corewrite_shed_total")
         self.ignored_headers = self._counter("corewrite_ignored_headers_total")
         self.checkpoint = self._gauge("corewrite_checkpoint_info")
+        self.arms = self._counter("corewrite_arm_requests_total")
+        self.canary_ratio = self._gauge("corewrite_canary_ratio")
+        self.canary_loaded = self._gauge("corewrite_canary_loaded")
+        self.killed = self._gauge("corewrite_killed")
+        self.rollout_store = self._gauge("corewrite_rollout_store_up")
+        self.events = self._counter("corewrite_events_total")
         # Bound once: finding a child by its labels costs more than counting.
         spec = _spec("corewrite_phase_seconds").labels["phase"]
         self.phase_seconds = {phase: self.phases.labels(phase) for phase in spec}

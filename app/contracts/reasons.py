@@ -43,6 +43,12 @@ STAGE_REASONS = frozenset({Reason.RELEVANCE_UNAVAILABLE, Reason.RELEVANCE_ERROR,
 """What only a stage of `/v1/signals` says: there was a rewrite, and nothing came of it there."""
 
 
+FALLBACKS = frozenset(
+    {Reason.DEADLINE, Reason.NEARLINE, Reason.ENGINE_ERROR, Reason.ENGINE_UNAVAILABLE, Reason.INPUT_TOO_LONG}
+)
+"""Why there is no rewrite where there might have been one: nobody knows what the model would have said."""
+
+
 class Drop(StrEnum):
     """Why the guard dropped one rewrite."""
 

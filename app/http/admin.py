@@ -1,8 +1,7 @@
-"""The routes under /admin, which change what is served. They ask for the bearer token of the settings."""
+"""The route under /admin, which changes what is served. It asks for the bearer token of the settings."""
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,13 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contracts.manifest import CHECKPOINT_ID
-from app.errors import BadRequestError, ForbiddenError, UnauthorizedError
+from app.errors import BadRequestError
 from app.http.body import read_body
 from app.http.schemas import WireError
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
-
+    from app.http.bearer import Bearer
     from app.rewrite.activation import Activator
 
 _MAX_BODY_BYTES = 4096
@@ -64,13 +62,13 @@ class ActivateAnswer(BaseModel):
 class AdminHandlers:
     """The handlers and what they need, wired in app/main.py."""
 
-    token: SecretStr | None
+    bearer: Bearer
     activator: Activator
     body_timeout_s: float
 
     async def activate(self, request: Request) -> Response:
         """POST /admin/checkpoints/activate."""
-        self._authorise(request)
+        self.bearer.require(request)
         body = await read_body(request, max_bytes=_MAX_BODY_BYTES, timeout_s=self.body_timeout_s)
         try:
             asked = ActivateRequest.model_validate_json(body)
@@ -80,17 +78,6 @@ class AdminHandlers:
             raise BadRequestError(f"{name}: {problem['msg']}") from error
         activation = await self.activator.activate(asked.id, asked.mechanism)
         return Response(to_json(asdict(activation)), media_type="application/json")
-
-    def _authorise(self, request: Request) -> None:
-        header = request.headers.get("authorization")
-        if header is not None and self.token is None:
-            raise ForbiddenError("set REWRITE_ADMIN_TOKEN to allow what is under /admin")
-        scheme, _, given = (header or "").partition(" ")
-        expected = self.token.get_secret_value().encode() if self.token else b""
-        # latin-1 is how header bytes became text, so this gives them back.
-        same = hmac.compare_digest(given.strip().encode("latin-1"), expected)
-        if scheme.lower() != "bearer" or not same or not expected:
-            raise UnauthorizedError("send the header `authorization: Bearer <REWRITE_ADMIN_TOKEN>`")
 
 
 def _errors() -> dict[int | str, dict[str, Any]]:

@@ -124,10 +124,15 @@ def _validated(value: object, model: type[M]) -> M:
 
 
 def _refuse(error: ValidationError) -> NoReturn:
+    raise BadRequestError(what_is_wrong(error)) from None
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """What is wrong, naming the fields; nothing that a client sent is quoted."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    told = "; ".join(_told(problem) for problem in problems[:_MAX_PROBLEMS])
+    shown = "; ".join(_told(problem) for problem in problems[:_MAX_PROBLEMS])
     more = len(problems) - _MAX_PROBLEMS
-    raise BadRequestError(f"{told}; and {more} more" if more > 0 else told) from None
+    return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def _told(problem: ErrorDetails) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from app.errors import CorewriteError
 from app.telemetry import LOGGER
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from app.rewrite.lineup import Lineup
 
 Status = Literal["starting", "ready", "draining"]
+
+
+class Starts(Protocol):
+    """What has a beginning and an end of its own."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def close(self) -> None:
+        """End."""
 
 
 class Lifecycle:
@@ -54,11 +64,15 @@ class Lifecycle:
 
 
 def lifespan(
-    lineup: Lineup, closing: Sequence[Callable[[], Awaitable[object]]], lifecycle: Lifecycle
+    lineup: Lineup,
+    closing: Sequence[Callable[[], Awaitable[object]]],
+    lifecycle: Lifecycle,
+    *,
+    starting: Sequence[Starts] = (),
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Start on the way in; on the way out run the clean-ups pushed so far, last first.
 
-    `closing` are those of what needs no start.
+    `closing` are those of what needs no start; `starting` is started once the engine is.
     """
 
     @asynccontextmanager
@@ -70,6 +84,9 @@ def lifespan(
         try:
             await lineup.current.engine.start()
             clean_ups.extend(closing)
+            for part in starting:
+                await part.start()
+                clean_ups.append(part.close)
             lifecycle.status = "ready"
             LOGGER.info("ready")
             yield

@@ -44,6 +44,7 @@ _ANSWER_EXAMPLE = {
         {"text": "acme running shoes men blue size 42", "logprob": -1.31, "confidence": 0.82, "rank": 1}
     ],
     "arm": "stable",
+    "exposure": None,
     "checkpoint": {"id": "default-1", "weights_digest": "9f" * 32},
     "degraded": False,
     "reason": None,

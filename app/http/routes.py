@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from app.errors import BadRequestError
 from app.http import openapi
+from app.http.bearer import forced_arm
 from app.http.body import parse_batch, parse_rewrite, read_body
 from app.http.errors import wire_error
 from app.http.schemas import Alive, wire_answer
@@ -23,6 +24,7 @@ from app.rewrite.deadline import Deadline, deadline_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from app.http.bearer import Bearer
     from app.http.middleware import Exchange
     from app.rewrite.answer import Answer, Query
     from app.rewrite.batch import BatchRewriter
@@ -35,7 +37,10 @@ REASON_HEADER = "x-corewrite-reason"
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """The handlers and what they need, wired in app/main.py. `readiness` is (may serve, JSON object)."""
+    """The handlers and what they need, wired in app/main.py.
+
+    `readiness` is (may serve, JSON object); `counted` counts the search of an answer and puts its token in.
+    """
 
     settings: Settings
     service: RewriteService
@@ -43,13 +48,15 @@ class Handlers:
     metrics: Metrics
     fingerprint: QueryFingerprint
     readiness: Callable[[], tuple[bool, dict[str, object]]]
+    counted: Callable[[Answer], Answer]
+    bearer: Bearer
 
     async def rewrite(self, request: Request) -> Response:
         """POST /v1/rewrite."""
         exchange: Exchange = request.scope["corewrite"]
         settings = self.settings
         body = await read_body(request, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
-        query = parse_rewrite(body).to_query()
+        query = replace(parse_rewrite(body).to_query(), arm=forced_arm(request, self.bearer))
         exchange.log.update(self.fingerprint.fields(query.text))
         deadline = deadline_of(
             exchange.arrived_s,
@@ -57,7 +64,7 @@ class Handlers:
             header_ms=header_ms(request, self.metrics),
             default_ms=settings.deadline_ms,
         )
-        answer = await self.service.rewrite(query, deadline)
+        answer = self.counted(await self.service.rewrite(query, deadline))
         exchange.log.update(
             num_rewrites=len(answer.rewrites),
             reason=answer.reason,

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from app.contracts.prompt import MAX_QUERY_CHARS, NO_CONTEXT, Context, Item
 from app.contracts.reasons import Drop, Reason
-from app.rewrite.answer import STAGES, Answer, Arm, CacheUse, Mode, Query, Stage
+from app.rewrite.answer import STAGES, Answer, CacheUse, Mode, Query, Stage
+from app.rollout.assignment import Arm
 
 MAX_BATCH = 256
 
@@ -180,6 +181,9 @@ class AnswerHead(BaseModel):
     rewrites: list[WireRewrite] = Field(description="Distinct from the original and each other, best first.")
     arm: Arm
     checkpoint: WireCheckpoint
+    exposure: str | None = Field(
+        description="To be sent back with events of this search, as it is; null where nothing is counted."
+    )
     degraded: bool = Field(description="True exactly where there is no rewrite; then `reason` says why.")
     reason: Reason | None
 
@@ -191,7 +195,7 @@ class RewriteAnswer(AnswerHead):
     cache: CacheUse = Field(
         description="hit; shared: waited for another's generation; miss; none: not asked."
     )
-    stages: list[Stage]
+    stages: list[Stage] = Field(description="Of those asked for, the ones that may use the rewrites.")
     timings_ms: WireTimings
 
 
@@ -215,6 +219,9 @@ class Readiness(BaseModel):
     status: Literal["ready", "starting", "draining"]
     checkpoint: WireCheckpoint
     engine: dict[str, int] = Field(description="The engine's own counts, where it has any.")
+    rollouts: dict[str, str | None] | None = Field(
+        description="Whether their store is reachable, when it was, and the canary loaded; null: no store."
+    )
 
 
 def wire_answer(answer: Answer) -> dict[str, Any]:
@@ -224,7 +231,7 @@ def wire_answer(answer: Answer) -> dict[str, Any]:
         **wire_head(answer),
         "drops": answer.drops,
         "cache": answer.cache,
-        "stages": answer.query.stages,
+        "stages": [stage for stage in answer.query.stages if stage in answer.launched],
         "timings_ms": {
             "queue": round(timings.queue_s * 1000, 3),
             "cache": round(timings.cache_s * 1000, 3),
@@ -245,6 +252,7 @@ def wire_head(answer: Answer) -> dict[str, Any]:
             for rank, rewrite in enumerate(answer.rewrites, start=1)
         ],
         "arm": answer.arm,
+        "exposure": answer.exposure,
         "checkpoint": {"id": answer.checkpoint_id, "weights_digest": answer.weights_digest},
         "degraded": answer.reason is not None,
         "reason": answer.reason,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.http import openapi
+from app.http.bearer import forced_arm
 from app.http.body import parse_request, read_body
 from app.http.routes import REASON_HEADER
 from app.http.signal_schemas import SignalsRequest, wire_signals
@@ -18,7 +20,9 @@ from app.http.timeout import header_ms
 from app.rewrite.deadline import deadline_of
 
 if TYPE_CHECKING:
+    from app.http.bearer import Bearer
     from app.http.middleware import Exchange
+    from app.rewrite.answer import Answer
     from app.settings import Settings
     from app.signals.service import SignalService
     from app.telemetry import Metrics, QueryFingerprint
@@ -32,6 +36,8 @@ class SignalHandlers:
     service: SignalService
     metrics: Metrics
     fingerprint: QueryFingerprint
+    counted: Callable[[Answer], Answer]
+    bearer: Bearer
 
     async def signals(self, request: Request) -> Response:
         """POST /v1/signals."""
@@ -41,7 +47,7 @@ class SignalHandlers:
             request, max_bytes=settings.max_signals_body_bytes, timeout_s=settings.body_timeout_s
         )
         asked = parse_request(body, SignalsRequest)
-        query = asked.to_query()
+        query = replace(asked.to_query(), arm=forced_arm(request, self.bearer))
         exchange.log.update(self.fingerprint.fields(query.text), candidates=len(asked.candidates))
         deadline = deadline_of(
             exchange.arrived_s,
@@ -51,7 +57,8 @@ class SignalHandlers:
         )
         candidates = [candidate.to_candidate() for candidate in asked.candidates]
         signals = await self.service.signals(query, candidates, deadline)
-        answer = signals.answer
+        answer = self.counted(signals.answer)
+        signals = replace(signals, answer=answer)
         exchange.log.update(
             num_rewrites=len(answer.rewrites),
             reason=answer.reason,

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from app.contracts.prompt import NO_CONTEXT, Context
+from app.rollout.assignment import Arm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.contracts.reasons import Drop, Reason
+    from app.rollout.evidence import Cell
 
-Arm = Literal["stable", "canary", "holdout"]
 Stage = Literal["recall", "rawrank", "finerank"]
 CacheUse = Literal["hit", "shared", "miss", "none"]
 Mode = Literal["online", "nearline", "auto"]
@@ -23,7 +24,7 @@ STAGES: tuple[Stage, ...] = ("recall", "rawrank", "finerank")
 class Query:
     """A valid request. `text` is the query exactly as it came in; `stages` are echoed to the caller.
 
-    `mode` None is the service's own.
+    `mode` None is the service's own; `arm` is what a tester asks for, who counts for nothing.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Query:
     num_rewrites: int = 1
     stages: tuple[Stage, ...] = STAGES
     mode: Mode | None = None
+    arm: Arm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the service says to one query. `reason` is None exactly where there are rewrites."""
+    """What the service says to one query. `reason` is None exactly where there are rewrites.
+
+    `launched` are the stages that may use the rewrites in this arm, whatever the caller asks for; `cell` is
+    where the search counts, and `exposure` the token that says so to events.
+    """
 
     query: Query
     rewrites: tuple[Rewrite, ...]
@@ -86,3 +92,6 @@ class Answer:
     weights_digest: str
     drops: Mapping[Drop, int] = field(default_factory=dict)
     timings: Timings = field(default_factory=Timings)
+    launched: tuple[Stage, ...] = STAGES
+    cell: Cell | None = None
+    exposure: str | None = None

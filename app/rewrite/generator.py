@@ -66,12 +66,11 @@ class TypicalTime:
 
 
 class Generator:
-    """Generates, judges and remembers, under whatever checkpoint serves."""
+    """Generates, judges and remembers, under whatever checkpoint serves in the lineup of the query's arm."""
 
     def __init__(
         self,
         *,
-        lineup: Lineup,
         cache: LruCache[Key, Judged],
         shared: SharedCache | None,
         metrics: Metrics,
@@ -79,29 +78,28 @@ class Generator:
         clock: Callable[[], float],
     ) -> None:
         self.typical = TypicalTime()
-        self._lineup = lineup
         self._cache = cache
         self._shared = shared
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
 
-    def key(self, query: Query) -> Key:
+    def key(self, query: Query, lineup: Lineup) -> Key:
         """All that the generation for `query` depends on."""
         return Key(
-            weights_digest=self._lineup.current.checkpoint.weights_digest,
+            weights_digest=lineup.current.checkpoint.weights_digest,
             prompt=prompt.render(query.text, query.context),
             locale=(query.locale or "").lower(),
             num_completions=max(query.num_rewrites, self._policy.beam_width),
         )
 
-    async def generate(self, key: Key, query: Query) -> Judged | Reason:
+    async def generate(self, key: Key, query: Query, lineup: Lineup) -> Judged | Reason:
         """Generate, judge and remember. Runs as a flight: a failure is a value, for it may have no reader.
 
         What is returned may be by a checkpoint that was activated after `key` was made; it says which.
         """
         try:
-            async with self._lineup.hold() as serving:
+            async with lineup.hold() as serving:
                 key = replace(key, weights_digest=serving.checkpoint.weights_digest)
                 judged = await self._judged(key, query, serving)
         except Exception as error:  # noqa: BLE001 -- see the docstring

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
     from app.engines.supervised import SupervisedEngine
     from app.registry.served import ServedCheckpoint
+    from app.rollout.assignment import Variant
+
+
+@dataclass(slots=True)
+class Lineups:
+    """The lineup of each variant; the canary has one while its checkpoint is loaded."""
+
+    stable: Lineup
+    canary: Lineup | None = None
+
+    def of(self, variant: Variant) -> Lineup | None:
+        """The variant's; None where it has none."""
+        return self.stable if variant == "stable" else self.canary
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,6 +10,7 @@ import asyncio
 import time
 import unicodedata
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from app.contracts import prompt
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from app.rewrite.cache import LruCache
     from app.rewrite.deadline import Deadline
     from app.rewrite.generator import Generator, Key, Policy
-    from app.rewrite.lineup import Lineup
+    from app.rewrite.lineup import Lineup, Lineups
     from app.rewrite.nearline import NearlineQueue
     from app.rewrite.shared_cache import SharedCache
+    from app.rollout.traffic import Place, Traffic
     from app.telemetry import Metrics
 
 
@@ -37,7 +39,8 @@ class RewriteService:
         self,
         *,
         generator: Generator,
-        lineup: Lineup,
+        lineups: Lineups,
+        traffic: Traffic,
         shared: SharedCache | None,
         admission: Admission,
         cache: LruCache[Key, Judged],
@@ -48,7 +51,8 @@ class RewriteService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._generator = generator
-        self._lineup = lineup
+        self._lineups = lineups
+        self._traffic = traffic
         self._shared = shared
         self._admission = admission
         self._cache = cache
@@ -74,36 +78,44 @@ class RewriteService:
         """
         started = self._clock()
         timings = Timings()
+        place = self._traffic.place(query)
         mode = query.mode or self._policy.mode
         waits = mode == "online" or (mode == "auto" and self._admission.has_room)
         if waits:
             admitted = await self._admission.enter(budget_s=deadline.remaining_s(started), patient=patient)
             timings.queue_s = self._clock() - started
             if not admitted:
-                return self._finish(query, Reason.DEADLINE, "none", timings, started)
+                return self._finish(query, place, Reason.DEADLINE, "none", timings, started)
         elif not patient:
             self._admission.check_open()
         try:
-            outcome, cache = await self._resolve(query, deadline if waits else None, timings, fresh=fresh)
+            outcome, cache = await self._resolve(
+                query, place, deadline if waits else None, timings, fresh=fresh
+            )
         except Exception as error:  # noqa: BLE001 -- the promise of this module: no failure reaches the client
             outcome, cache = self._generator.failed(error), "none"
         finally:
             if waits:
                 self._admission.leave()
-        return self._finish(query, outcome, cache, timings, started)
+        return self._finish(query, place, outcome, cache, timings, started)
 
     def expired(self, query: Query) -> Answer:
         """The answer to a query whose deadline passed before it could enter."""
-        return self._finish(query, Reason.DEADLINE, "none", Timings(), self._clock())
+        place = self._traffic.place(query)
+        return self._finish(query, place, Reason.DEADLINE, "none", Timings(), self._clock())
 
     async def _resolve(
-        self, query: Query, deadline: Deadline | None, timings: Timings, *, fresh: bool
+        self, query: Query, place: Place, deadline: Deadline | None, timings: Timings, *, fresh: bool
     ) -> tuple[Judged | Reason, CacheUse]:
         """What a cache has, or what the engine says by the deadline; without one, near-line."""
-        found = self._look_up(query, timings)
-        if isinstance(found, Reason):
-            return found, "none"
-        key, entry = found
+        if not self._policy.enabled or not place.stages:
+            return Reason.DISABLED, "none"
+        if _is_cut_by_prompt(query.text):
+            return Reason.INPUT_TOO_LONG, "none"
+        lineup = self._lineups.of(place.variant)
+        if lineup is None:
+            return Reason.ENGINE_UNAVAILABLE, "none"
+        key, entry = self._look_up(query, lineup, timings)
         if fresh:
             entry = None
         elif entry is None and self._shared is not None and not self._flights.in_flight(key):
@@ -114,13 +126,13 @@ class RewriteService:
         remaining_s = deadline.remaining_s(looked_up) if deadline else 0.0
         hopeless = self._generator.typical.seconds > remaining_s
         if deadline is None or (hopeless and (query.mode or self._policy.mode) == "auto"):
-            return self._queue(key, query), "miss"
+            return self._queue(key, query, lineup), "miss"
         shared = self._flights.in_flight(key)
         if shared:
             self._metrics.shared.inc()
         try:
             outcome = await self._flights.run(
-                key, lambda: self._generator.generate(key, query), timeout_s=remaining_s
+                key, lambda: self._generator.generate(key, query, lineup), timeout_s=remaining_s
             )
         except FlightCancelledError:
             outcome = Reason.ENGINE_UNAVAILABLE
@@ -129,14 +141,10 @@ class RewriteService:
         timings.engine_s = waited_s - timings.guard_s
         return (Reason.DEADLINE if outcome is None else outcome), ("shared" if shared else "miss")
 
-    def _look_up(self, query: Query, timings: Timings) -> tuple[Key, Judged | None] | Reason:
-        """The key of a query and what the cache has for it, or why it is not even looked up."""
-        if not self._policy.enabled:
-            return Reason.DISABLED
-        if _is_cut_by_prompt(query.text):
-            return Reason.INPUT_TOO_LONG
+    def _look_up(self, query: Query, lineup: Lineup, timings: Timings) -> tuple[Key, Judged | None]:
+        """The key of a query and what the cache has for it."""
         began = self._clock()
-        key = self._generator.key(query)
+        key = self._generator.key(query, lineup)
         entry = self._cache.get(key)
         timings.cache_s = self._clock() - began
         (self._metrics.cache_miss if entry is None else self._metrics.cache_hit).inc()
@@ -156,24 +164,36 @@ class RewriteService:
         timings.cache_s += self._clock() - began
         return entry
 
-    def _queue(self, key: Key, query: Query) -> Reason:
+    def _queue(self, key: Key, query: Query, lineup: Lineup) -> Reason:
         """Leave a generation to the near-line queue, unless it is in flight already."""
 
         async def work() -> None:
             timeout_s = self._policy.generation_timeout_s
-            await self._flights.run(key, lambda: self._generator.generate(key, query), timeout_s=timeout_s)
+            await self._flights.run(
+                key, lambda: self._generator.generate(key, query, lineup), timeout_s=timeout_s
+            )
 
         queued = not self._flights.in_flight(key) and self._nearline.offer(key, work)
         self._metrics.nearline.labels("queued" if queued else "known").inc()
         return Reason.NEARLINE
 
-    def _finish(
-        self, query: Query, outcome: Judged | Reason, cache: CacheUse, timings: Timings, started: float
+    def _finish(  # noqa: PLR0917 -- what a request has come to
+        self,
+        query: Query,
+        place: Place,
+        outcome: Judged | Reason,
+        cache: CacheUse,
+        timings: Timings,
+        started: float,
     ) -> Answer:
         timings.total_s = self._clock() - started
         if not isinstance(outcome, Judged):
-            serving = self._lineup.current.checkpoint
+            serving = (self._lineups.of(place.variant) or self._lineups.stable).current.checkpoint
             outcome = Judged((), outcome, {}, serving.weights_digest, serving.id)
+        impacted = outcome.reason is None
+        if place.arm == "holdout" and impacted:
+            # It has waited as long as the others: what is compared is the rewrite, and not the wait for it.
+            outcome = replace(outcome, rewrites=(), reason=Reason.HOLDOUT)
         reason = outcome.reason
         observe = self._metrics.phase_seconds
         observe["queue"].observe(timings.queue_s)
@@ -183,17 +203,20 @@ class RewriteService:
         if cache in {"miss", "shared"}:
             observe["engine"].observe(timings.engine_s)
             observe["guard"].observe(timings.guard_s)
+        self._metrics.arms.labels(place.arm).inc()
         self._metrics.count_request("degraded" if reason else "rewritten", reason or "none")
         return Answer(
             query=query,
             rewrites=outcome.rewrites[: query.num_rewrites],
             reason=reason,
             cache=cache,
-            arm="stable",
+            arm=place.arm,
             checkpoint_id=outcome.checkpoint_id,
             weights_digest=outcome.weights_digest,
             drops=outcome.drops,
             timings=timings,
+            launched=place.stages,
+            cell=place.cell and replace(place.cell, impacted=impacted),
         )
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
 import numpy as np
 
+from app.contracts.reasons import FALLBACKS
 from app.errors import OverloadedError, StoreError
+from app.rewrite.answer import Answer
 from app.rewrite.cache import LruCache
 from app.rollout.evidence import MEASURES, Cell
 from app.rollout.exposure import seal, unseal
@@ -172,6 +174,19 @@ class Counter:
         if self._waiting is None:
             self._waiting = _Batch(asyncio.get_running_loop().create_future())
         return self._waiting
+
+
+def counted(counter: Counter, answer: Answer) -> Answer:
+    """Count the search of an answer; return the answer with its token."""
+    if answer.cell is None:
+        return answer
+    token = counter.saw(
+        answer.cell,
+        answer.query.query_id,
+        fallback=answer.reason in FALLBACKS,
+        seconds=answer.timings.total_s,
+    )
+    return replace(answer, exposure=token)
 
 
 def _counted(measure: str) -> Floats:

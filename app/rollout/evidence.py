@@ -33,7 +33,7 @@ LEAST_BUCKETS = 20
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Where a search counts: its rollout's number (0: none), step, whether impacted, bucket."""
+    """Where a search counts: its rollout's number, step, whether impacted, bucket; see `traffic.Dealing`."""
 
     rollout: int
     step: int

@@ -13,13 +13,13 @@ from binascii import Error
 
 from app.rollout.evidence import Cell
 
-_FIELDS = struct.Struct(">BIB?H")
+_FIELDS = struct.Struct(">BIH?H")
 _VERSION = 1
 _MAC_BYTES = 10
 
 
 def seal(cell: Cell, query_id: str, key: bytes) -> str:
-    """Return the token of a search: 26 characters that are safe in a URL.
+    """Return the token of a search: 27 characters that are safe in a URL.
 
     Args:
         cell: where it counts.

@@ -112,6 +112,37 @@ class Rollout:
         return Split(salt, holdout_ratio, self.id, ratio)
 
 
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One line of the kill switch's history."""
+
+    number: int
+    at: datetime
+    who: str
+    killed: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What replicas follow.
+
+    Args:
+        latest: the rollout that was started last, live or over; None: there was none.
+        promoted: the one that is stable now; None: what the settings name is.
+        switch: the kill switch; None: nobody has touched it.
+    """
+
+    latest: Rollout | None
+    promoted: Rollout | None
+    switch: Switch | None
+
+    @property
+    def killed(self) -> bool:
+        """Whether everybody gets the original."""
+        return self.switch is not None and self.switch.killed
+
+
 def after(rollout: Rollout, order: Order, *, who: str, why: str, at: datetime) -> Transition:
     """Return the transition that an order makes.
 

@@ -6,7 +6,6 @@ after the last that they have seen. Of two at once one gets it, and the other is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -16,39 +15,8 @@ from app.contracts.manifest import Digest
 from app.errors import RolloutError
 from app.rollout.database import Database
 from app.rollout.plan import Plan
-from app.rollout.state import Rollout, State, Transition
+from app.rollout.state import Deployment, Rollout, State, Switch, Transition
 from app.rollout.tables import ROLLOUTS, SWITCHES, TRANSITIONS
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """One line of the kill switch's history."""
-
-    number: int
-    at: datetime
-    who: str
-    killed: bool
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """What replicas follow.
-
-    Args:
-        latest: the rollout that was started last, live or over; None: there was none.
-        promoted: the one that is stable now; None: what the settings name is.
-        switch: the kill switch; None: nobody has touched it.
-    """
-
-    latest: Rollout | None
-    promoted: Rollout | None
-    switch: Switch | None
-
-    @property
-    def killed(self) -> bool:
-        """Whether everybody gets the original."""
-        return self.switch is not None and self.switch.killed
 
 
 class RolloutStore:

@@ -44,7 +44,7 @@ TRANSITIONS = Table(
 COUNTS = Table(
     "counts",
     METADATA,
-    # Rollout 0 is none: what was counted before one, which CUPED reads.
+    # Rollout 0 is none: what was counted before the rollout after `step`, which CUPED reads.
     Column("rollout", Integer, primary_key=True, autoincrement=False),
     Column("step", Integer, primary_key=True, autoincrement=False),
     Column("impacted", Boolean, primary_key=True),

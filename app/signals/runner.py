@@ -66,9 +66,11 @@ class StageRunner:
         embeddings: Floats | Reason | None = None
         if "recall" in asked:
             began = self._clock()
-            embeddings = answer.reason or await self._heads.embed(_texts(answer.rewrites), deadline)
+            found: Floats | Reason | None = stages.recall_obstacle(answer)
+            if found is None:
+                found = embeddings = await self._heads.embed(_texts(answer.rewrites), deadline)
             modelled = self._clock()
-            vectors = embeddings if isinstance(embeddings, Reason) else embeddings.tolist()
+            vectors = found if isinstance(found, Reason) else found.tolist()
             recall = stages.recall(answer, vectors)
             seconds["recall"] = self._observe("recall", recall.reason, began, modelled)
         if "rawrank" in asked:
@@ -120,7 +122,7 @@ class StageRunner:
         """The signals of a ranking stage, and its seconds."""
         began = self._clock()
         weight = self._weights.rawrank if stage == "rawrank" else self._weights.finerank
-        scores = stages.obstacle(answer, candidates, weight) or await ask()
+        scores = stages.obstacle(answer, candidates, stage, weight) or await ask()
         modelled = self._clock()
         if isinstance(scores, Reason):
             ranking = stages.neutral(candidates, stage, scores)

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from app.contracts.reasons import Reason
 from app.errors import BadRequestError
 from app.signals.records import Signals
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from app.rewrite.cache import LruCache
     from app.rewrite.deadline import Deadline
     from app.rewrite.service import RewriteService
+    from app.rollout.assignment import Arm
+    from app.rollout.traffic import Traffic
     from app.signals.records import Candidate
     from app.signals.runner import StageRunner
 
@@ -35,6 +38,7 @@ class Search:
     context: Context
     locale: str | None
     client_id: str | None
+    arm: Arm | None
 
 
 class SignalService:
@@ -47,12 +51,14 @@ class SignalService:
         runner: StageRunner,
         admission: Admission,
         memory: LruCache[Search, Answer],
+        traffic: Traffic,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rewrites = rewrites
         self._runner = runner
         self._admission = admission
         self._memory = memory
+        self._traffic = traffic
         self._clock = clock
 
     async def signals(self, query: Query, candidates: Sequence[Candidate], deadline: Deadline) -> Signals:
@@ -89,7 +95,7 @@ class SignalService:
 
     async def _answer(self, query: Query, deadline: Deadline | None) -> tuple[Answer, bool]:
         """The answer of this search, and whether it was there; without a deadline, it has passed."""
-        key = Search(query.query_id, query.text, query.context, query.locale, query.client_id)
+        key = Search(query.query_id, query.text, query.context, query.locale, query.client_id, query.arm)
         found = self._memory.get(key)
         if found is None:
             if deadline is None:
@@ -100,6 +106,8 @@ class SignalService:
             if found is None:
                 self._memory.put(key, made)
                 return made, False
+        if self._traffic.killed:  # since the first call of this search
+            return replace(found, query=query, rewrites=(), reason=Reason.DISABLED), True
         return replace(found, query=query, rewrites=found.rewrites[: query.num_rewrites]), True
 
     def _check_images(self, candidates: Sequence[Candidate]) -> None:

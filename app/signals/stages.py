@@ -29,8 +29,8 @@ def recall(answer: Answer, embeddings: Sequence[Sequence[float]] | Reason) -> Re
         answer: the rewrites.
         embeddings: one per rewrite, or why there are none. One with a number that is not finite is left out.
     """
-    if answer.reason is not None:
-        return Recall((), answer.reason, answer.reason)
+    if reason := recall_obstacle(answer):
+        return Recall((), reason, reason)
     vectors = [None] * len(answer.rewrites) if isinstance(embeddings, Reason) else map(_finite, embeddings)
     queries = tuple(
         RecallQuery(rewrite.text, weight, vector)
@@ -44,13 +44,20 @@ def recall(answer: Answer, embeddings: Sequence[Sequence[float]] | Reason) -> Re
     return Recall(queries, None, embeddings if isinstance(embeddings, Reason) else Reason.RELEVANCE_ERROR)
 
 
-def obstacle(answer: Answer, candidates: Sequence[Candidate], weight: float) -> Reason | None:
+def recall_obstacle(answer: Answer) -> Reason | None:
+    """Why recall is neutral whatever the relevance model would say, or None."""
+    return answer.reason or (None if "recall" in answer.launched else Reason.DISABLED)
+
+
+def obstacle(
+    answer: Answer, candidates: Sequence[Candidate], stage: RankingStage, weight: float
+) -> Reason | None:
     """Why a ranking stage of this weight is neutral whatever the relevance model would say, or None."""
     if answer.reason is not None:
         return answer.reason
     if not candidates:
         return Reason.NO_CANDIDATES
-    if weight == 0:
+    if weight == 0 or stage not in answer.launched:
         return Reason.DISABLED
     return None if trusted(answer) else Reason.LOW_CONFIDENCE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -145,16 +146,23 @@ def test_every_reason_leaves_the_original_ranking_bit_for_bit(
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in STAGE_REASONS])
 def test_an_answer_without_rewrites_stands_in_the_way_of_every_stage(reason: Reason) -> None:
     said = answer(reason=reason)
-    assert stages.obstacle(said, candidates(1.0), 1.0) is reason
+    assert stages.obstacle(said, candidates(1.0), "finerank", 1.0) is reason
     assert stages.recall(said, reason) == stages.Recall((), reason, reason)
 
 
 def test_what_stands_in_the_way_of_a_ranking_stage() -> None:
-    assert stages.obstacle(answer(0.9), candidates(1.0), 1.0) is None
-    assert stages.obstacle(answer(0.9), [], 1.0) is Reason.NO_CANDIDATES
-    assert stages.obstacle(answer(0.9), candidates(1.0), 0.0) is Reason.DISABLED
-    assert stages.obstacle(answer(0.0), candidates(1.0), 1.0) is Reason.LOW_CONFIDENCE
-    assert stages.obstacle(answer(BREAK_EVEN), candidates(1.0), 1.0) is Reason.LOW_CONFIDENCE
+    assert stages.obstacle(answer(0.9), candidates(1.0), "finerank", 1.0) is None
+    assert stages.obstacle(answer(0.9), [], "finerank", 1.0) is Reason.NO_CANDIDATES
+    assert stages.obstacle(answer(0.9), candidates(1.0), "finerank", 0.0) is Reason.DISABLED
+    assert stages.obstacle(answer(0.0), candidates(1.0), "finerank", 1.0) is Reason.LOW_CONFIDENCE
+    assert stages.obstacle(answer(BREAK_EVEN), candidates(1.0), "finerank", 1.0) is Reason.LOW_CONFIDENCE
+
+
+def test_a_stage_that_was_not_launched_stays_neutral_and_the_others_do_not() -> None:
+    said = replace(answer(0.9), launched=("finerank",))
+    assert stages.obstacle(said, candidates(1.0), "rawrank", 1.0) is Reason.DISABLED
+    assert stages.obstacle(said, candidates(1.0), "finerank", 1.0) is None
+    assert stages.recall(said, [[1.0]]) == stages.Recall((), Reason.DISABLED, Reason.DISABLED)
 
 
 def test_a_doubtful_rewrite_beside_a_sure_one_is_not_trusted() -> None:

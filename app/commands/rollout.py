@@ -1,0 +1,154 @@
+"""`corewrite rollout start | status | pause | resume | promote | rollback | history | kill`: at the store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from app.rollout.orders import Orders
+
+LAUNCH = Path(__file__).parents[1] / "rollout" / "launch.toml"
+
+_HELP = {
+    "pause": "keep the canary's share as it is; harm still goes back",
+    "resume": "go on after a pause",
+    "promote": "give it to everybody now, whatever the statistics say",
+    "rollback": "give everybody stable again, now",
+}
+
+
+def add_rollout(commands: Any) -> None:
+    """Add `rollout` and what it can do."""
+    parser = commands.add_parser("rollout", help="bring a checkpoint to everybody step by step, or back")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    start = _add(actions, "start", _start, "give a checkpoint of the registry to a first share of clients")
+    start.add_argument("checkpoint", metavar="REF", help="alias, address (or 8 characters of it), or id")
+    start.add_argument(
+        "--plan",
+        type=Path,
+        default=LAUNCH,
+        metavar="FILE",
+        help="steps, goal, guardrails (%(default)s)",
+    )
+    start.add_argument("--name", help="of the rollout, never used before (default: time and address)")
+    start.add_argument("--ungated", action="store_true", help="though the gate has not said PASS")
+    _why(start)
+    _add(actions, "status", _status, "what is deployed, and what is known of it")
+    for word, text in _HELP.items():
+        _why(_add(actions, word, _order, text))
+    _add(actions, "history", _history, "every transition of every rollout")
+    kill = _add(actions, "kill", _kill, "give everybody the original, now")
+    kill.add_argument("--off", action="store_true", help="stop doing so")
+    _why(kill)
+
+
+def _add(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=text, description=f"{text.capitalize()}. The store is that of REWRITE_ROLLOUTS."
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(run=run, word=name)
+    return parser
+
+
+def _why(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--why", required=True, help="for the audit trail")
+    parser.add_argument("--who", help="for the audit trail (default: the user and machine)")
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from app.errors import PlanError  # noqa: PLC0415 -- after parsing
+
+    try:
+        plan = arguments.plan.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"--plan {arguments.plan}: {error}") from error
+    told = _orders().start(
+        arguments.checkpoint,
+        plan,
+        name=arguments.name,
+        ungated=arguments.ungated,
+        who=_who(arguments),
+        why=arguments.why,
+    )
+    return _tell(arguments, told)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    return _tell(arguments, _orders().status())
+
+
+def _order(arguments: argparse.Namespace) -> int:
+    return _tell(arguments, _orders().order(arguments.word, who=_who(arguments), why=arguments.why))
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    return _tell(arguments, _orders().kill(on=not arguments.off, who=_who(arguments), why=arguments.why))
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    for line in _orders().history():
+        if arguments.json:
+            sys.stdout.write(json.dumps(line) + "\n")
+        else:
+            sys.stdout.write(
+                f"{line['at'][:19]}  {line['rollout']}  {line['state']:<11}  step {line['step']}  "
+                f"{line['who']}: {line['why']}\n"
+            )
+    return 0
+
+
+def _tell(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
+    sys.stdout.write(json.dumps(status, indent=2) + "\n" if arguments.json else _shown(status))
+    return 0
+
+
+def _shown(status: dict[str, Any]) -> str:
+    lines = []
+    if status["killed"]:
+        switch = status["switch"]
+        lines.append(f"KILLED at {switch['at'][:19]} by {switch['who']}: {switch['why']}")
+    stable = status["stable"]
+    promoted = stable and f"{stable['checkpoint'][:12]} for {', '.join(stable['stages'])}"
+    lines.append(f"stable: {promoted or 'what replicas are set to'}")
+    if not (rollout := status["rollout"]):
+        return "\n".join([*lines, "no rollout yet", ""])
+    last, verdict = rollout["last"], rollout["verdict"]
+    lines += [
+        f"{rollout['name']}: {last['state']}, step {rollout['step']} of {len(rollout['steps'])}",
+        f"  canary: {rollout['ratio']:.2%} of the clients",
+        f"  checkpoint: {rollout['checkpoint'][:12]} for {', '.join(rollout['stages'])}",
+        f"  since {last['at'][:19]} by {last['who']}: {last['why']}",
+        f"  loaded by {rollout['loaded']} of {status['replicas']} replicas",
+        f"  verdict: {verdict['action'] or '-'} ({verdict['why']})",
+    ]
+    lines += [
+        f"  {one['metric']:<10} gain {_number(one['gain'])}, above {_number(one['low'])}, below "
+        f"{_number(one['high'])}{', HARMFUL' if one['harmful'] else ''}"
+        for one in verdict["findings"]
+    ]
+    lines += [f"  {name}: {arm['searches']:.0f} searches" for name, arm in rollout["arms"].items()]
+    return "\n".join([*lines, ""])
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.4f}"
+
+
+def _who(arguments: argparse.Namespace) -> str:
+    from app.registry.aliases import this_user  # noqa: PLC0415 -- after parsing
+
+    return arguments.who or this_user()
+
+
+def _orders() -> Orders:
+    from app.rollout.choice import make_orders, open_store  # noqa: PLC0415 -- after parsing: loads SQLAlchemy
+    from app.settings import Settings  # noqa: PLC0415 -- as above
+
+    settings = Settings()
+    return make_orders(settings, open_store(settings))

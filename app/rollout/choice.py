@@ -1,0 +1,217 @@
+"""The rollouts that the settings ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+from app.errors import CheckpointError, StoreError
+from app.registry.checkpoint import load_checkpoint
+from app.registry.place import Place
+from app.registry.store import Registry
+from app.rewrite.cache import LruCache
+from app.rewrite.lineup import Serving
+from app.rollout.controller import Controller, Dealt
+from app.rollout.counter import Counter
+from app.rollout.counts import CountStore
+from app.rollout.database import Database
+from app.rollout.follower import Follower
+from app.rollout.members import Members
+from app.rollout.orders import Orders
+from app.rollout.replica import RolloutReplica
+from app.rollout.schema import upgrade
+from app.rollout.store import RolloutStore
+from app.telemetry import bind
+
+if TYPE_CHECKING:
+    from app.contracts.manifest import Digest
+    from app.engines.supervised import SupervisedEngine
+    from app.registry.served import ServedCheckpoint
+    from app.rewrite.lineup import Lineups
+    from app.rollout.state import Deployment, Rollout
+    from app.rollout.traffic import Dealing, Traffic
+    from app.settings import Settings
+    from app.telemetry import Metrics
+
+LEASES = 3
+"""So many decisions a controller may miss before another one takes its place."""
+
+
+def make_rollouts(
+    settings: Settings,
+    *,
+    lineups: Lineups,
+    traffic: Traffic,
+    dealt: Callable[[Deployment], Dealing],
+    engine_for: Callable[[ServedCheckpoint], SupervisedEngine],
+    metrics: Metrics,
+) -> RolloutReplica:
+    """Return what this replica does about rollouts, not started.
+
+    Raises:
+        StoreError: there can be no store at this URL.
+    """
+    database = _database(settings)
+    store, counts, members = RolloutStore(database), CountStore(database), Members(database)
+    # One replica after a restart is another one: it has loaded nothing.
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    key = settings.exposure_key
+    clock = time.monotonic
+    counter = Counter(
+        counts,
+        key=sha256(key.get_secret_value().encode()).digest() if key else secrets.token_bytes(32),
+        memory=LruCache(max_entries=settings.exposure_memory, ttl_s=EXPOSURE_S, clock=clock),
+        now=_now,
+        flush_s=settings.rollout_flush_s,
+        on_known=metrics.events.labels("known").inc,
+    )
+    follower = Follower(
+        _Source(store, members, name),
+        traffic=traffic,
+        lineups=lineups,
+        dealt=dealt,
+        load=_Loader(settings, engine_for).load,
+        kill_file=settings.kill_file,
+        now=_now,
+        poll_s=settings.rollout_poll_s,
+    )
+    for gauge, value in (
+        (metrics.canary_ratio, lambda: traffic.dealing.split.canary_ratio),
+        (metrics.canary_loaded, lambda: follower.loaded is not None),
+        (metrics.killed, lambda: traffic.killed),
+        (metrics.rollout_store, lambda: follower.sight.why is None),
+    ):
+        bind(gauge, value)
+    controller = Controller(
+        store=store,
+        counts=counts,
+        members=members,
+        dealt=Dealt(settings.assignment_salt, settings.holdout_ratio),
+        name=name,
+        now=_now,
+        clock=clock,
+        lease_s=LEASES * settings.rollout_decide_s,
+        on_promoted=partial(_point, settings),
+    )
+    return RolloutReplica(
+        database,
+        follower=follower,
+        counter=counter,
+        controller=controller if settings.rollout_controller else None,
+        orders=make_orders(settings, database),
+        decide_s=settings.rollout_decide_s,
+    )
+
+
+EXPOSURE_S = 3600.0
+"""A search whose events come later than this needs their token."""
+
+
+def open_store(settings: Settings) -> Database:
+    """Return the store of the settings, its tables brought up to this version. It blocks.
+
+    Raises:
+        StoreError: there is none at this URL.
+    """
+    database = _database(settings)
+    upgrade(database)
+    return database
+
+
+def _database(settings: Settings) -> Database:
+    if settings.rollouts is None:
+        raise StoreError("set REWRITE_ROLLOUTS to where rollouts are kept")
+    return Database(settings.rollouts.get_secret_value())
+
+
+def make_orders(settings: Settings, database: Database) -> Orders:
+    """Return what people may ask of rollouts, in a store."""
+    return Orders(
+        RolloutStore(database),
+        CountStore(database),
+        Members(database),
+        Dealt(settings.assignment_salt, settings.holdout_ratio),
+        partial(_find, settings),
+        _now,
+    )
+
+
+def _find(settings: Settings, reference: str) -> tuple[Digest, str | None]:
+    registry = _registry(settings)
+    digest = registry.resolve(reference)
+    report = registry.gate_report(registry.stored(digest))
+    return digest, None if report is None else str(json.loads(report)["verdict"])
+
+
+def _point(settings: Settings, promoted: Rollout) -> None:
+    """Point `stable` to what was promoted, and `last_good` to what was stable before."""
+    aliases, at = _registry(settings).aliases, _now()
+    why = f"{promoted.id}: {promoted.last.why}"
+    before = aliases.current("stable")
+    if before is not None and before.to_digest not in {None, promoted.checkpoint}:
+        aliases.point("last_good", str(before.to_digest), who=promoted.last.who, why=why, when=at)
+    aliases.point("stable", promoted.checkpoint, who=promoted.last.who, why=why, when=at)
+
+
+def _registry(settings: Settings) -> Registry:
+    if settings.registry is None:
+        raise CheckpointError("set REWRITE_REGISTRY to where the checkpoints of rollouts are")
+    return Registry(Place.at(settings.registry), signers=settings.signers)
+
+
+class _Source:
+    """The store, as one replica follows it."""
+
+    def __init__(self, store: RolloutStore, members: Members, name: str) -> None:
+        self._store, self._members, self._name = store, members, name
+
+    def deployment(self) -> Deployment:
+        """See `app.rollout.follower.Source`."""
+        return self._store.deployment()
+
+    def beat(self, loaded: Digest | None) -> None:
+        """See `app.rollout.follower.Source`."""
+        self._members.beat(self._name, loaded, _now())
+
+
+class _Loader:
+    """Fetches checkpoints from the registry, and starts engines with them."""
+
+    def __init__(
+        self, settings: Settings, engine_for: Callable[[ServedCheckpoint], SupervisedEngine]
+    ) -> None:
+        self._settings, self._engine_for = settings, engine_for
+        self._folder = settings.checkpoints
+
+    async def load(self, digest: Digest) -> Serving:
+        """See `app.rollout.follower.Follower`."""
+        checkpoint = await asyncio.to_thread(self._fetch, digest)
+        engine = self._engine_for(checkpoint)
+        try:
+            await engine.start()
+        except BaseException:
+            await engine.close()
+            raise
+        return Serving(checkpoint, engine)
+
+    def _fetch(self, digest: Digest) -> ServedCheckpoint:
+        if self._folder is None:
+            self._folder = Path(mkdtemp(prefix="corewrite-"))
+        folder = self._folder / digest
+        if folder.exists():
+            return load_checkpoint(folder, signers=self._settings.signers)
+        return _registry(self._settings).pull(digest, folder)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,192 @@
+"""Keeps this replica at what the store says: who has what, the kill switch, and the checkpoints for it.
+
+Who has what changes at once, checkpoints when they are loaded and proven: until then the canary's clients get
+the original, and stable's what they had. A store that is out of reach changes nothing, and that is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from app.errors import CorewriteError, StoreError
+from app.rewrite.lineup import Lineup
+from app.telemetry import LOGGER
+
+if TYPE_CHECKING:
+    from app.contracts.manifest import Digest
+    from app.rewrite.lineup import Lineups, Serving
+    from app.rollout.state import Deployment, Rollout
+    from app.rollout.traffic import Dealing, Traffic
+
+
+class Source(Protocol):
+    """What is followed; it blocks."""
+
+    def deployment(self) -> Deployment:
+        """What is deployed. Raises StoreError."""
+
+    def beat(self, loaded: Digest | None) -> None:
+        """Say that this replica lives, and what it has loaded for the canary. Raises StoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is seen of the store.
+
+    Args:
+        since: when it was last in reach; None: never.
+        why: it is out of reach now; None: it is not.
+    """
+
+    since: datetime | None
+    why: str | None
+
+
+class Follower:
+    """Lives on one event loop; `follow` and `watch` go on until cancelled, `close` lets go of the canary.
+
+    Args:
+        source: what to follow.
+        traffic: whose dealing is changed.
+        lineups: whose checkpoints are.
+        dealt: how traffic is dealt under a deployment.
+        load: loads a checkpoint by its digest, started and proven. Raises CorewriteError.
+        kill_file: while it is there, everybody gets the original.
+        now: the time of day.
+        poll_s: seconds between looks.
+        again_s: seconds before a checkpoint that could not be loaded is tried again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        traffic: Traffic,
+        lineups: Lineups,
+        dealt: Callable[[Deployment], Dealing],
+        load: Callable[[Digest], Awaitable[Serving]],
+        kill_file: Path | None,
+        now: Callable[[], datetime],
+        poll_s: float,
+        again_s: float = 30.0,
+    ) -> None:
+        self._source, self._traffic, self._lineups = source, traffic, lineups
+        self._dealt, self._load, self._kill_file = dealt, load, kill_file
+        self._now, self._poll_s, self._again_s = now, poll_s, again_s
+        # Of its own: other blocking work must not hold this up.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
+        self._stable: Rollout | None = None
+        self._canary: Digest | None = None
+        self._loading: tuple[Digest, asyncio.Task[None]] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.sight = Sight(None, None)
+
+    @property
+    def loaded(self) -> Digest | None:
+        """What could be given to the canary's clients now."""
+        return self._canary
+
+    async def follow(self) -> None:
+        """Follow the store, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._poll_s)
+
+    async def watch(self) -> None:
+        """Follow the kill file, until cancelled: apart from the store, which may be what is broken."""
+        while self._kill_file is not None:
+            there = await asyncio.to_thread(self._kill_file.exists)
+            (self._traffic.stopped.add if there else self._traffic.stopped.discard)("the kill file")
+            await asyncio.sleep(self._poll_s)
+
+    async def close(self) -> None:
+        """Stop loading, and let go of the canary."""
+        if self._loading is not None:
+            self._loading[1].cancel()
+            await asyncio.gather(self._loading[1], return_exceptions=True)
+        self._release()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def look(self) -> None:
+        """Look at the store once, and do what it says."""
+        loop = asyncio.get_running_loop()
+        try:
+            deployment = await loop.run_in_executor(self._thread, self._source.deployment)
+            self._apply(deployment)
+            await loop.run_in_executor(self._thread, self._source.beat, self._canary)
+        except StoreError as error:
+            if self.sight.why is None:
+                LOGGER.warning("rollouts: the store is lost", extra={"fields": {"detail": str(error)}})
+            self.lost(str(error))
+        else:
+            self.sight = Sight(self._now(), None)
+
+    def lost(self, why: str) -> None:
+        """Note that the store is out of reach."""
+        self.sight = Sight(self.sight.since, why)
+
+    def _apply(self, deployment: Deployment) -> None:
+        latest, promoted = deployment.latest, deployment.promoted
+        if promoted is not None and promoted != self._stable and self._promote(promoted):
+            self._stable = promoted
+        wanted = latest.checkpoint if latest is not None and latest.is_live else None
+        if self._stable == promoted and wanted != self._canary:
+            self._release()
+            if wanted is not None and self._stable is not None and wanted == self._stable.checkpoint:
+                # The next launch of what is stable already, to further stages: one engine for both.
+                self._lineups.canary, self._canary = self._lineups.stable, wanted
+            elif wanted is not None:
+                self._begin_to_load(wanted)
+        # What is promoted and not loaded here yet is not dealt here yet.
+        self._traffic.dealing = self._dealt(replace(deployment, promoted=self._stable))
+
+    def _promote(self, promoted: Rollout) -> bool:
+        """Have the stable lineup switch to what was promoted, if it is loaded; else load it."""
+        if self._stable is not None and self._stable.checkpoint == promoted.checkpoint:
+            return True  # to further stages
+        if self._canary != promoted.checkpoint or self._lineups.canary is None:
+            self._begin_to_load(promoted.checkpoint)
+            return False
+        stable, canary = self._lineups.stable, self._lineups.canary
+        self._lineups.canary = self._canary = None
+        old = stable.current
+        stable.switch(canary.current)
+        self._retire(stable, old)
+        return True
+
+    def _begin_to_load(self, digest: Digest) -> None:
+        if self._loading is not None:
+            if self._loading[0] == digest and not self._loading[1].done():
+                return
+            self._loading[1].cancel()
+        self._loading = digest, asyncio.create_task(self._load_canary(digest))
+
+    async def _load_canary(self, digest: Digest) -> None:
+        try:
+            serving = await self._load(digest)
+        except CorewriteError as error:
+            LOGGER.error("rollouts: not loaded", extra={"fields": {"detail": f"{digest[:12]}: {error}"}})
+            await asyncio.sleep(self._again_s)  # the next look after it finds this done, and tries again
+            return
+        self._lineups.canary, self._canary = Lineup(serving), digest
+
+    def _release(self) -> None:
+        lineup, self._lineups.canary, self._canary = self._lineups.canary, None, None
+        if lineup is not None and lineup is not self._lineups.stable:
+            self._retire(lineup, lineup.current)
+
+    def _retire(self, lineup: Lineup, serving: Serving) -> None:
+        async def work() -> None:
+            await lineup.idle(serving)
+            await serving.engine.close()
+
+        task = asyncio.create_task(work())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)

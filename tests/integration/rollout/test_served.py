@@ -1,0 +1,262 @@
+"""A replica with a store, from the start of a rollout over HTTP to what was counted of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.registry.place import Place
+from app.registry.store import Registry
+from app.rollout.counts import CountStore
+from app.rollout.database import Database
+from app.rollout.evidence import MEASURES
+from app.settings import Settings
+
+TOKEN = {"authorization": "Bearer secret"}
+CLIENTS = 60
+PLAN = """
+stages = ["finerank"]
+prepare_s = 0.0
+[[steps]]
+ratio = 0.5
+min_s = 1000.0
+[[steps]]
+ratio = 1.0
+[[guardrails]]
+metric = "strict"
+better = "higher"
+margin = 0.02
+"""
+BECAUSE = {"who": "ann", "why": "because"}
+
+
+@dataclass
+class Replica:
+    """A client of one replica."""
+
+    client: httpx.AsyncClient
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self.client.get(path, headers=headers)
+
+    async def post(self, path: str, body: dict[str, Any], *, token: bool = True) -> httpx.Response:
+        return await self.client.post(path, json=body, headers=TOKEN if token else {})
+
+    async def status(self) -> dict[str, Any]:
+        return (await self.client.get("/v1/admin/rollout", headers=TOKEN)).json()  # type: ignore[no-any-return]
+
+    async def start(self) -> None:
+        asked = {"checkpoint": "candidate", "plan": PLAN, "name": "autumn", "ungated": True, **BECAUSE}
+        answer = await self.post("/v1/admin/rollout/start", asked)
+        assert answer.status_code == 200, answer.text
+        await until(lambda: self._state("running"))
+        await asyncio.sleep(0.3)  # until it is followed
+
+    async def _state(self, state: str) -> bool:
+        return bool((await self.status())["rollout"]["last"]["state"] == state)
+
+    async def search(self, number: int) -> dict[str, Any]:
+        asked = {"query": "rn icu nights", "query_id": f"q{number}", "client_id": f"c{number}"}
+        return (await self.post("/v1/rewrite", asked)).json()  # type: ignore[no-any-return]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not await condition():  # noqa: ASYNC110 -- it is in another process, or in a database
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def served(url: str, folder: Path, **options: Any) -> AsyncIterator[Replica]:
+    """A replica whose stable serves nothing yet, and a registry with a candidate."""
+    (folder / "pulled").mkdir(exist_ok=True)
+    defaults: dict[str, Any] = {
+        "rollouts": url,
+        "registry": str(folder / "registry"),
+        "checkpoints": folder / "pulled",
+        "admin_token": "secret",
+        "rollout_poll_s": 0.1,
+        "rollout_flush_s": 0.1,
+        "rollout_decide_s": 0.1,
+        "stable_stages": (),
+        "deadline_ms": 20_000,
+        "relevance": "none",
+    }
+    app = create_app(Settings(**{**defaults, **options}))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            yield Replica(client)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    registry = Registry(Place.at(str(tmp_path / "registry")))
+    digest = registry.push(DEFAULT_CHECKPOINT)
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    registry.aliases.point("candidate", digest, who="ann", why="x", when=datetime.now(UTC))
+    return tmp_path
+
+
+def test_a_first_launch_is_counted_and_goes_back(url: str, folder: Path) -> None:
+    async def story() -> None:
+        async with served(url, folder) as replica:
+            before = await replica.search(0)
+            assert (before["arm"], before["reason"], before["stages"]) == ("stable", "disabled", [])
+            await replica.start()
+            answers = [await replica.search(number) for number in range(1, CLIENTS + 1)]
+            arms = Counter(answer["arm"] for answer in answers)
+            assert set(arms) == {"stable", "canary"}
+            for answer in answers:
+                shown = answer["arm"] == "canary"
+                assert bool(answer["rewrites"]) == shown
+                assert answer["stages"] == (["finerank"] if shown else [])
+            events = [
+                {
+                    "event_id": f"e{number}",
+                    "query_id": answer["query_id"],
+                    "action_name": "click",
+                    "exposure": answer["exposure"],
+                }
+                for number, answer in enumerate(answers)
+            ]
+            taken = await replica.post("/v1/events", {"events": [*events, *events[:5]]}, token=False)
+            assert taken.json() == {"accepted": CLIENTS + 5, "ignored": 0, "unknown": 0, "invalid": []}
+            status = await replica.status()
+            assert status["rollout"]["arms"]["canary"]["searches"] == arms["canary"]
+            assert status["rollout"]["arms"]["stable"]["searches"] == arms["stable"]
+            assert status["rollout"]["verdict"]["action"] == "insufficient"
+            again = await replica.post("/v1/admin/rollout/rollback", BECAUSE)
+            assert again.json()["rollout"]["last"]["state"] == "rolled_back"
+            await asyncio.sleep(0.5)
+            assert {(await replica.search(number))["arm"] for number in range(200, 210)} == {"stable"}
+
+    asyncio.run(story())
+    database = Database(url)
+    sums = CountStore(database).sums(1)[0]["all"]
+    database.close()
+    assert sums[:, MEASURES.index("searches")].sum() == CLIENTS
+    assert sums[:, MEASURES.index("clicks")].sum() == CLIENTS
+
+
+def test_promoted_by_hand_it_is_stable_also_for_replicas_that_start_later(url: str, folder: Path) -> None:
+    async def story() -> None:
+        async with served(url, folder) as replica:
+            await replica.start()
+            await replica.post("/v1/admin/rollout/promote", BECAUSE)
+            await asyncio.sleep(1.0)
+            answers = [await replica.search(number) for number in range(5)]
+            assert {(answer["arm"], answer["reason"]) for answer in answers} == {("stable", None)}
+            assert answers[0]["stages"] == ["finerank"]
+        async with served(url, folder) as later:
+
+            async def rewrites() -> bool:
+                return bool((await later.search(7))["rewrites"])
+
+            await until(rewrites)
+
+    asyncio.run(story())
+    aliases = Registry(Place.at(str(folder / "registry"))).aliases
+    moved = aliases.current("stable")
+    assert moved is not None
+    assert moved.to_digest == aliases.all()["candidate"]
+    assert (moved.who, moved.why) == ("ann", "autumn: because")
+
+
+def test_killed_everybody_gets_the_original_within_a_second(url: str, folder: Path) -> None:
+    """In the replica that was asked at once, in the other one as soon as it looks."""
+
+    async def story() -> None:
+        async with served(url, folder) as one, served(url, folder) as other:
+            await one.start()
+            await one.post("/v1/admin/rollout/promote", BECAUSE)
+            await until(lambda: rewrites(other))
+            await one.post("/v1/admin/kill", BECAUSE)
+            assert not await rewrites(one)
+            await asyncio.sleep(1.0)
+            assert not await rewrites(other)
+            status = await other.status()
+            assert (status["killed"], status["switch"]["who"]) == (True, "ann")
+            await other.post("/v1/admin/kill", {**BECAUSE, "on": False})
+            await asyncio.sleep(1.0)
+            assert await rewrites(other)
+
+    async def rewrites(replica: Replica) -> bool:
+        return bool((await replica.search(7))["rewrites"])
+
+    asyncio.run(story())
+
+
+def test_a_tester_sees_any_arm_and_counts_nowhere(url: str, folder: Path) -> None:
+    async def story() -> None:
+        async with served(url, folder) as replica:
+            await replica.start()
+            asked = {"query": "rn icu nights", "query_id": "q1", "client_id": "c1"}
+            for path in ("/v1/rewrite", "/v1/signals"):
+                for arm, shown in (("canary", True), ("stable", False), ("holdout", False)):
+                    headers = {**TOKEN, "x-corewrite-arm": arm}
+                    answer = (await replica.client.post(path, json=asked, headers=headers)).json()
+                    assert (answer["arm"], bool(answer["rewrites"])) == (arm, shown)
+                    assert answer["exposure"] is None
+                refused = await replica.client.post(path, json=asked, headers={"x-corewrite-arm": "canary"})
+                assert refused.status_code == 401
+                wrong = await replica.client.post(
+                    path, json=asked, headers={**TOKEN, "x-corewrite-arm": "gold"}
+                )
+                assert wrong.status_code == 422
+            await asyncio.sleep(0.3)
+            arms = (await replica.status())["rollout"]["arms"]
+            assert sum(arm["searches"] for arm in arms.values()) == 0
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("path", ["/v1/admin/rollout", "/v1/admin/rollout/history"])
+def test_without_the_token_nothing_is_told(url: str, folder: Path, path: str) -> None:
+    async def story() -> None:
+        async with served(url, folder) as replica:
+            assert (await replica.get(path)).status_code == 401
+            assert (await replica.get(path, authorization="Bearer wrong")).status_code == 401
+            assert (await replica.get(path, **TOKEN)).status_code == 200
+            refused = await replica.post("/v1/admin/kill", BECAUSE, token=False)
+            assert refused.status_code == 401
+            assert not (await replica.status())["killed"]
+
+    asyncio.run(story())
+
+
+def test_where_no_token_is_set_the_routes_do_not_exist(url: str, folder: Path) -> None:
+    async def story() -> None:
+        async with served(url, folder, admin_token=None) as replica:
+            assert (await replica.get("/v1/admin/rollout", **TOKEN)).status_code == 404
+            assert (await replica.post("/v1/admin/kill", BECAUSE)).status_code == 404
+
+    asyncio.run(story())
+
+
+def test_what_cannot_be_done_is_said_to_be_so(url: str, folder: Path) -> None:
+    async def story() -> None:
+        async with served(url, folder) as replica:
+            none = await replica.post("/v1/admin/rollout/pause", BECAUSE)
+            assert (none.status_code, none.json()["detail"]) == (409, "there is no live rollout to pause")
+            asked = {"checkpoint": "candidate", "plan": PLAN, **BECAUSE}
+            ungated = await replica.post("/v1/admin/rollout/start", asked)
+            assert ungated.status_code == 409
+            assert "no verdict of the gate" in ungated.json()["detail"]
+            bad = await replica.post("/v1/admin/rollout/start", {**asked, "plan": "steps = 3"})
+            assert (bad.status_code, bad.json()["error"]) == (422, "invalid_plan")
+            unknown = await replica.post("/v1/admin/rollout/start", {**asked, "checkpoint": "nothing"})
+            assert unknown.status_code == 404
+
+    asyncio.run(story())
