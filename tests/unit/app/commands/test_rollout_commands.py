@@ -70,7 +70,7 @@ def test_a_rollout_at_the_terminal(run: Terminal) -> None:
     assert "autumn: rolled_back" in back
     assert "verdict: - (it is over)" in back
     lines = run.rollout("history").splitlines()
-    assert [line.split("  ")[1:3] for line in lines] == [["autumn", "preparing  "], ["autumn", "rolled_back"]]
+    assert [line.split()[1:3] for line in lines] == [["autumn", "preparing"], ["autumn", "rolled_back"]]
     assert [json.loads(line)["order"] for line in run.rollout("history", "--json").splitlines()] == [
         "start",
         "rollback",
