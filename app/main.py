@@ -19,7 +19,6 @@ from app.http.errors import install_error_handlers
 from app.http.events import EventHandlers, install_event_routes
 from app.http.lifecycle import Lifecycle, lifespan
 from app.http.middleware import RequestMiddleware
-from app.http.rollouts import RolloutHandlers, install_rollout_routes
 from app.http.routes import Handlers, install_routes
 from app.http.signals import SignalHandlers, install_signal_routes
 from app.relevance.choice import make_relevance
@@ -308,6 +307,11 @@ def _install_admin(
         return
     install_event_routes(app, EventHandlers(settings=settings, counter=rollouts.counter, metrics=metrics))
     if bearer.token is not None:
+        from app.http.rollouts import (  # noqa: PLC0415 -- loads SQLAlchemy
+            RolloutHandlers,
+            install_rollout_routes,
+        )
+
         handlers = RolloutHandlers(
             bearer=bearer, orders=rollouts.orders, traffic=traffic, body_timeout_s=timeout_s
         )

@@ -85,6 +85,13 @@ def modules_after(statement: str) -> set[str]:
     return set(output.stdout.splitlines())
 
 
+def test_what_an_extra_brings_is_loaded_by_those_who_ask_for_it() -> None:
+    """`pip install corewrite` has none of it, and serves."""
+    loaded = modules_after("import app.main, app.cli, app.commands.rollout, app.commands.checkpoints")
+    assert "fastapi" in loaded
+    assert not loaded & {"sqlalchemy", "alembic", "psycopg", "redis", "httpx", "ray", "s3fs", "cryptography"}
+
+
 def test_help_imports_nothing_heavy() -> None:
     loaded = modules_after("from app.cli import main; main(['serve', '--help'])")
     assert not loaded & {
