@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from app.engines.memory import trim
 from app.engines.proof import tells_apart
 from app.errors import ActivationError, CheckpointError, EngineError, UnknownCheckpointError
-from app.rewrite.lineup import Serving
+from app.rewrite.lineup import Serving, started
 from app.telemetry import LOGGER
 
 if TYPE_CHECKING:
@@ -178,10 +178,4 @@ class Activator:
         return None
 
     async def _beside(self, checkpoint: ServedCheckpoint) -> None:
-        engine = self._engine_for(checkpoint)
-        try:
-            await engine.start()
-        except BaseException:
-            await engine.close()
-            raise
-        self._lineup.switch(Serving(checkpoint, engine))
+        self._lineup.switch(await started(checkpoint, self._engine_for))

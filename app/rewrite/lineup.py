@@ -40,6 +40,23 @@ class Serving:
     engine: SupervisedEngine
 
 
+async def started(
+    checkpoint: ServedCheckpoint, engine_for: Callable[[ServedCheckpoint], SupervisedEngine]
+) -> Serving:
+    """Return a checkpoint in an engine of its own, started and proven.
+
+    Raises:
+        CheckpointError, EngineError: it does not start; nothing of it is left.
+    """
+    engine = engine_for(checkpoint)
+    try:
+        await engine.start()
+    except BaseException:
+        await engine.close()
+        raise
+    return Serving(checkpoint, engine)
+
+
 class Lineup:
     """Holds what serves. Lives on one event loop. `on_switch` is told the old and the new."""
 

@@ -20,7 +20,7 @@ from app.registry.checkpoint import load_checkpoint
 from app.registry.place import Place
 from app.registry.store import Registry
 from app.rewrite.cache import LruCache
-from app.rewrite.lineup import Serving
+from app.rewrite.lineup import Serving, started
 from app.rollout.controller import Controller, Dealt
 from app.rollout.counter import Counter
 from app.rollout.counts import CountStore
@@ -195,14 +195,7 @@ class _Loader:
 
     async def load(self, digest: Digest) -> Serving:
         """See `app.rollout.follower.Follower`."""
-        checkpoint = await asyncio.to_thread(self._fetch, digest)
-        engine = self._engine_for(checkpoint)
-        try:
-            await engine.start()
-        except BaseException:
-            await engine.close()
-            raise
-        return Serving(checkpoint, engine)
+        return await started(await asyncio.to_thread(self._fetch, digest), self._engine_for)
 
     def _fetch(self, digest: Digest) -> ServedCheckpoint:
         if self._folder is None:

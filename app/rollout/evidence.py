@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from app.rollout.assignment import BUCKETS, Arm, Split, Variant
-from app.rollout.statistics import Bools, Effect, Floats, Ratio, Scale, combined, effect, ratio
+from app.rollout.statistics import Bools, Effect, Floats, Ratio, Scale, adjusted, combined, effect, ratio
 
 MEASURES = ("searches", "changed", "clicks", "strict", "fallback", "latency_s")
 """Sums: searches, those whose query was changed after, clicks, strict clicks, searches without the rewrite
@@ -47,12 +47,14 @@ class Period:
 
     Args:
         split: of the step.
-        sums: by variant and by whether searches were impacted, [BUCKETS, MEASURES]. A bucket has one arm in a
-            step, so that arms need no sums of their own.
+        sums: of all searches, and of the impacted ones, [BUCKETS, MEASURES]. A bucket has one arm in a step:
+            arms need no sums of their own.
+        before: of all searches before the rollout, [BUCKETS, MEASURES]; None: there were none.
     """
 
     split: Split
     sums: Mapping[Traffic, Floats]
+    before: Floats | None = None
 
     def searches(self, group: Group) -> float:
         """How many a group had."""
@@ -60,11 +62,30 @@ class Period:
 
     def ratio(self, group: Group, metric: str, traffic: Traffic) -> Ratio:
         """Return a metric by search of a group; one without enough traffic has no weight."""
-        sums, arm = self.sums[traffic], members(self.split)[group]
-        searches = sums[:, 0]
-        if np.count_nonzero(searches[arm]) < LEAST_BUCKETS:
+        sums = self.sums[traffic]
+        return self._ratio(sums[:, MEASURES.index(metric)], sums[:, 0], members(self.split)[group])
+
+    def ratios(self, treated: Group, control: Group, metric: str, traffic: Traffic) -> tuple[Ratio, Ratio]:
+        """Return a metric of two groups, what their buckets were like before taken out of it."""
+        sums, column = self.sums[traffic], MEASURES.index(metric)
+        numerator, denominator = sums[:, column], sums[:, 0]
+        one, two = (members(self.split)[group] for group in (treated, control))
+        both = one | two
+        if self.before is not None and all(
+            np.count_nonzero(self.before[arm, 0]) >= LEAST_BUCKETS for arm in (one, two)
+        ):
+            numerator = numerator.copy()
+            numerator[both], _ = adjusted(
+                (sums[both, column], denominator[both]),
+                (self.before[both, column], self.before[both, 0]),
+                one[both],
+            )
+        return self._ratio(numerator, denominator, one), self._ratio(numerator, denominator, two)
+
+    def _ratio(self, numerator: Floats, denominator: Floats, arm: Bools) -> Ratio:
+        if np.count_nonzero(denominator[arm]) < LEAST_BUCKETS:
             return Ratio(float("nan"), np.zeros(BUCKETS), 0.0)
-        return ratio(sums[:, MEASURES.index(metric)], searches, arm)
+        return ratio(numerator, denominator, arm)
 
     def imbalance(self) -> Effect:
         """Return by which part a bucket of the canary has more searches than one of stable's.
@@ -100,7 +121,7 @@ def compared(
     traffic: Traffic = "all",
 ) -> Effect | None:
     """Return what a metric differs by between two groups, within each step; None where nothing is known."""
-    pairs = [[one.ratio(group, metric, traffic) for group in (treated, control)] for one in periods]
+    pairs = [period.ratios(treated, control, metric, traffic) for period in periods]
     return combined([effect(first, second, scale) for first, second in pairs])
 
 

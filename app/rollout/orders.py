@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from app.contracts.manifest import Digest
 from app.errors import PlanError, RolloutError
+from app.rollout.comparisons import comparisons
 from app.rollout.controller import ALIVE_S, Dealt, data_age_s, periods_of
 from app.rollout.counts import CountStore
 from app.rollout.evidence import CANARY, STABLE, UNSEEN_CANARY, UNSEEN_STABLE, Group, Period
 from app.rollout.members import Members
-from app.rollout.plan import read_plan
+from app.rollout.plan import Plan, read_plan
 from app.rollout.state import Deployment, Order, Rollout, Transition, after
 from app.rollout.store import RolloutStore
 from app.rollout.verdict import Finding, Moment, Verdict, judge
@@ -143,7 +144,11 @@ class Orders:
             data_age_s(self.counts, rollout, at),
         )
         verdict = judge(rollout.plan, periods, moment)
-        return told | {"verdict": _verdict(verdict, live=rollout.is_live), "arms": _arms(periods)}
+        return told | {
+            "verdict": _verdict(verdict, live=rollout.is_live),
+            "arms": _arms(periods),
+            "comparisons": _comparisons(rollout.plan, periods),
+        }
 
 
 def _deployed(deployment: Deployment) -> dict[str, Any]:
@@ -175,15 +180,36 @@ def _verdict(verdict: Verdict, *, live: bool) -> dict[str, Any]:
 
 
 def _finding(one: Finding) -> dict[str, Any]:
-    """JSON has no infinity: an end that there is not is null."""
-    ends = {"low": one.promise.low, "high": one.harm.high}
     return {
         "metric": one.metric,
         "gain": one.gain,
-        **{name: end if math.isfinite(end) else None for name, end in ends.items()},
+        "low": _end(one.promise.low),
+        "high": _end(one.harm.high),
         "harmful": one.harmful,
         "harmless": one.harmless,
     }
+
+
+def _comparisons(plan: Plan, periods: Sequence[Period]) -> list[dict[str, Any]]:
+    return [
+        {
+            "pair": one.pair,
+            "traffic": one.traffic,
+            "metric": one.metric,
+            "scale": one.scale,
+            "treated": one.treated,
+            "control": one.control,
+            "change": one.change,
+            "low": _end(one.interval.low),
+            "high": _end(one.interval.high),
+        }
+        for one in comparisons(plan, periods)
+    ]
+
+
+def _end(value: float) -> float | None:
+    """JSON has no infinity: an end that there is not is null."""
+    return value if math.isfinite(value) else None
 
 
 def _arms(periods: Sequence[Period]) -> dict[str, Any]:

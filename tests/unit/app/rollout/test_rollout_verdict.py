@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from rollout_period import period
 
-from app.rollout.assignment import BUCKETS, Split
+from app.rollout.assignment import BUCKETS
 from app.rollout.evidence import CANARY, MEASURES, STABLE, UNSEEN_CANARY, Period, Traffic, compared, members
 from app.rollout.plan import read_plan
-from app.rollout.statistics import Floats
 from app.rollout.verdict import Moment, judge
 
 PLAN = read_plan(
@@ -45,34 +44,8 @@ PLAN = read_plan(
     tolerated = 0.01
     """
 )
-RATES = {"changed": 0.3, "clicks": 0.5, "strict": 0.4, "fallback": 0.05}
 ENOUGH = Moment(step=0, in_step_s=100.0, in_rollout_s=100.0, data_age_s=1.0)
 LAST = Moment(step=1, in_step_s=100.0, in_rollout_s=300.0, data_age_s=1.0)
-
-
-def period(
-    ratio: float = 0.1,
-    *,
-    canary: Mapping[str, float] | None = None,
-    searches: float = 60.0,
-    lost: float = 0.0,
-    holdout: float = 0.0,
-    seed: int = 1,
-) -> Period:
-    """A step in which every bucket has about so many searches; the canary's rates are changed by factors.
-
-    `lost` is the share of the canary's searches that nobody has counted.
-    """
-    split = Split("search", holdout_ratio=holdout, rollout_salt="r1", canary_ratio=ratio)
-    rng, shown = np.random.default_rng(seed), members(split)[CANARY]
-    sums: dict[str, Floats] = {}
-    for traffic, of in (("impacted", 0.3), ("other", 0.7)):
-        n = rng.poisson(searches * of * np.where(shown, 1 - lost, 1.0), BUCKETS)
-        rates = [np.where(shown, RATES[name] * (canary or {}).get(name, 1.0), RATES[name]) for name in RATES]
-        sums[traffic] = np.stack([n, *(rng.binomial(n, rate) for rate in rates), 0.1 * n], axis=1).astype(
-            float
-        )
-    return Period(split, {"all": sums["impacted"] + sums["other"], "impacted": sums["impacted"]})
 
 
 def test_enough_of_a_step_is_the_next_step() -> None:
