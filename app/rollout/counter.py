@@ -108,6 +108,7 @@ class Counter:
         self._store, self._key, self._memory = store, key, memory
         self._now, self._flush_s, self._on_known = now, flush_s, on_known
         self._waiting: _Batch | None = None
+        self._flushing: asyncio.Future[None] | None = None
 
     def saw(self, cell: Cell, query_id: str, *, fallback: bool, seconds: float) -> str:
         """Count a search, once for each query_id; return its token."""
@@ -151,11 +152,20 @@ class Counter:
             await self.flush()
 
     async def close(self) -> None:
-        """Flush what is left."""
+        """Flush what is left, when what is being flushed has been."""
+        if self._flushing is not None:
+            await asyncio.gather(self._flushing, return_exceptions=True)
         await self.flush()
 
     async def flush(self) -> None:
-        """Hand what waits to the store. What it does not take waits for the next time, events aside."""
+        """Hand what waits to the store. What it does not take waits for the next time, events aside.
+
+        It goes on when the caller is cancelled: the store may have the half of it.
+        """
+        self._flushing = asyncio.ensure_future(self._flush())
+        await asyncio.shield(self._flushing)
+
+    async def _flush(self) -> None:
         batch, self._waiting = self._waiting, None
         if batch is None:
             return

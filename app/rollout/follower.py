@@ -112,7 +112,8 @@ class Follower:
             await asyncio.gather(self._loading[1], return_exceptions=True)
         self._release()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        # Whoever is at the store brings its connection back first.
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
     async def look(self) -> None:
         """Look at the store once, and do what it says."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from app.errors import StoreError
@@ -43,6 +44,7 @@ class RolloutReplica:
         self._database, self.follower, self.counter = database, follower, counter
         self._controller, self._decide_s, self.orders = controller, decide_s, orders
         self._tasks: list[asyncio.Task[None]] = []
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="controller")
 
     async def start(self) -> None:
         """Begin with what the store says. One that is out of reach holds nothing up: it is asked again."""
@@ -60,6 +62,8 @@ class RolloutReplica:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.counter.close()
         await self.follower.close()
+        # Whoever is at the store brings its connection back first.
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         self._database.close()
 
     def readiness(self) -> dict[str, object]:
@@ -71,6 +75,9 @@ class RolloutReplica:
             "canary": self.follower.loaded,
         }
 
+    async def _at_the_store(self, work: Callable[..., object], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
     async def _follow(self) -> None:
         while not await self._upgraded():  # noqa: ASYNC110 -- nobody tells when a store is back
             await asyncio.sleep(UPGRADE_AGAIN_S)
@@ -79,7 +86,7 @@ class RolloutReplica:
     async def _upgraded(self) -> bool:
         """Whether the store is of this version now."""
         try:
-            await asyncio.to_thread(upgrade, self._database)
+            await self._at_the_store(upgrade, self._database)
         except StoreError as error:
             LOGGER.warning("rollouts: no store", extra={"fields": {"detail": str(error)}})
             self.follower.lost(str(error))
@@ -90,6 +97,6 @@ class RolloutReplica:
         while True:
             await asyncio.sleep(self._decide_s)
             try:
-                await asyncio.to_thread(controller.decide)
+                await self._at_the_store(controller.decide)
             except StoreError as error:
                 LOGGER.warning("rollouts: no decision", extra={"fields": {"detail": str(error)}})
