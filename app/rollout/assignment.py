@@ -54,8 +54,8 @@ class Split:
 
     def arm_of(self, bucket: int) -> Assignment:
         """Return the arm of a bucket."""
-        canary = _place(f"rollout {self.rollout_salt}", bucket) < share(self.canary_ratio)
-        held = _place(f"holdout {self.salt}", bucket) < share(self.holdout_ratio)
+        canary = _is_among_first(share(self.canary_ratio), f"rollout {self.rollout_salt}", bucket)
+        held = _is_among_first(share(self.holdout_ratio), f"holdout {self.salt}", bucket)
         variant: Variant = "canary" if canary else "stable"
         return Assignment(bucket, "holdout" if held else variant, variant)
 
@@ -88,8 +88,9 @@ def share(ratio: float) -> int:
     return round(ratio * BUCKETS)
 
 
-def _place(salt: str, bucket: int) -> int:
-    return _places(salt)[bucket]
+def _is_among_first(count: int, salt: str, bucket: int) -> bool:
+    """Whether a bucket is among so many of a salt's order, which is not made where nobody is."""
+    return count > 0 and _places(salt)[bucket] < count
 
 
 @lru_cache(maxsize=64)

@@ -161,7 +161,8 @@ def periods_of(counts: CountStore, rollout: Rollout, dealt: Dealt) -> Sequence[P
     kinds: tuple[Traffic, ...] = ("all", "impacted")
     nothing: dict[Traffic, Floats] = {kind: np.zeros((BUCKETS, len(MEASURES))) for kind in kinds}
     sums = counts.sums(rollout.number)
-    before = counts.sums(0).get(rollout.number - 1, {}).get("all")
+    last = rollout.number - 1
+    before = counts.sums(0, step=last).get(last, {}).get("all")
     return [
         Period(rollout.split(dealt.salt, dealt.holdout_ratio, step), sums.get(step, nothing), before)
         for step in range(rollout.last.step + 1)

@@ -61,20 +61,24 @@ class CountStore:
                 connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changes), rows)
         return len(events) - len(new)
 
-    def sums(self, rollout: int) -> dict[int, dict[Traffic, Floats]]:
-        """Return what was counted, by step: [BUCKETS, MEASURES] of all searches, and of the impacted ones."""
+    def sums(self, rollout: int, *, step: int | None = None) -> dict[int, dict[Traffic, Floats]]:
+        """Return what was counted, by step: [BUCKETS, MEASURES] of all searches, and of the impacted ones.
+
+        `step` is the only one that is asked for; None: all of them.
+        """
         columns = [COUNTS.c.step, COUNTS.c.impacted, COUNTS.c.bucket, *(COUNTS.c[name] for name in MEASURES)]
+        asked = select(*columns).where(COUNTS.c.rollout == rollout)
+        if step is not None:
+            asked = asked.where(COUNTS.c.step == step)
         found: dict[int, dict[Traffic, Floats]] = {}
         with self._database.begin() as connection:
-            for step, impacted, bucket, *values in connection.execute(
-                select(*columns).where(COUNTS.c.rollout == rollout)
-            ):
-                if step not in found:
+            for place, impacted, bucket, *values in connection.execute(asked):
+                if place not in found:
                     shape = (BUCKETS, len(MEASURES))
-                    found[step] = {"all": np.zeros(shape), "impacted": np.zeros(shape)}
-                found[step]["all"][bucket] += values
+                    found[place] = {"all": np.zeros(shape), "impacted": np.zeros(shape)}
+                found[place]["all"][bucket] += values
                 if impacted:
-                    found[step]["impacted"][bucket] += values
+                    found[place]["impacted"][bucket] += values
         return found
 
     def counted_at(self, rollout: int) -> datetime | None:

@@ -120,6 +120,8 @@ class Follower:
         loop = asyncio.get_running_loop()
         try:
             deployment = await loop.run_in_executor(self._thread, self._source.deployment)
+            # A salt's order takes long enough to be made here, and not by the first request that needs it.
+            await loop.run_in_executor(self._thread, self._dealt(deployment).split.arm_of, 0)
             self._apply(deployment)
             await loop.run_in_executor(self._thread, self._source.beat, self._canary)
         except StoreError as error:

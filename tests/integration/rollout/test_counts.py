@@ -40,6 +40,9 @@ def test_what_is_counted_is_added_up(counts: CountStore) -> None:
     assert found[1]["all"][9999].tolist() == (3 * SEARCH).tolist()
     assert found[0]["all"].sum() == 7.5
     assert counts.sums(2) == {}
+    (asked,) = counts.sums(1, step=1).items()
+    assert asked[0] == 1
+    assert asked[1]["all"].tolist() == found[1]["all"].tolist()
 
 
 def test_an_event_counts_once_however_often_it_is_sent(counts: CountStore) -> None:
