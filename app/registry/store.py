@@ -10,11 +10,14 @@ manifest is an upload that was cut off, or goes on: nobody sees it.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -139,6 +142,24 @@ class Registry:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return replace(checkpoint, path=folder)
+
+    def pull_once(self, digest: str, folder: Path) -> Checkpoint:
+        """Return the checkpoint in `folder`, copied there first unless it is there and as it should be.
+
+        Any number of processes of one machine may ask for it at the same time: one of them fetches. What has
+        been fetched needs the registry no more.
+
+        Raises:
+            CheckpointError, UnknownCheckpointError, RegistryError: as `pull` does.
+        """
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.parent):
+            try:
+                if address_of((folder / MANIFEST_NAME).read_bytes()) == digest:
+                    return load_checkpoint(folder, signers=self._signers)
+            except (OSError, CheckpointError):
+                pass  # not there, or spoilt
+            return self.pull(digest, folder)
 
     def verify(self, digest: str) -> None:
         """Fetch a checkpoint and throw it away; raises as `pull` does."""
@@ -276,3 +297,14 @@ class Registry:
             raise CheckpointError(f"{digest}: {name} is missing")
         if size != entry.bytes:
             raise CheckpointError(f"{digest}: {name} has {size} bytes where the manifest says {entry.bytes}")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others who ask for the same from a folder, until this process ends at the latest."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        flock(descriptor, LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -16,7 +16,6 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from app.errors import CheckpointError, StoreError
-from app.registry.checkpoint import load_checkpoint
 from app.registry.place import Place
 from app.registry.store import Registry
 from app.rewrite.cache import LruCache
@@ -200,10 +199,7 @@ class _Loader:
     def _fetch(self, digest: Digest) -> ServedCheckpoint:
         if self._folder is None:
             self._folder = Path(mkdtemp(prefix="corewrite-"))
-        folder = self._folder / digest
-        if folder.exists():
-            return load_checkpoint(folder, signers=self._settings.signers)
-        return _registry(self._settings).pull(digest, folder)
+        return _registry(self._settings).pull_once(digest, self._folder / digest)
 
 
 def _now() -> datetime:

@@ -36,13 +36,14 @@ class Sequential:
 
 @dataclass(slots=True)
 class ZTest:
-    """A z-test of the goal by the delta method, made for one look: at each look, or at the last one alone.
+    """A z-test of the goal by the delta method, which is made for one look.
 
     Args:
-        horizon: searches of the canary after which it looks; 0: always.
+        horizon: searches of the canary after which it looks, once; 0: it looks always.
     """
 
     horizon: float = 0.0
+    done: bool = False
 
     def look(self, plan: Plan, periods: Sequence[Period], step: int) -> Action:
         """See `Judge`."""
@@ -50,6 +51,9 @@ class ZTest:
         found = compared(periods, plan.goal.metric, scale=plan.goal.scale)
         if found is None or searches < self.horizon or found.variance == 0:
             return _by_step(plan, periods, step)
+        if self.done:
+            return "wait"
+        self.done = self.horizon > 0
         sign = -1 if plan.goal.better == "lower" else 1
         z = sign * found.value / math.sqrt(found.variance)
         return _said(plan, periods, step, p_better=float(norm.sf(z)), p_worse=float(norm.cdf(z)))

@@ -60,7 +60,10 @@ class Replica:
         answer = await self.post("/v1/admin/rollout/start", asked)
         assert answer.status_code == 200, answer.text
         await until(lambda: self._state("running"))
-        await asyncio.sleep(0.3)  # until it is followed
+        await until(self._follows)
+
+    async def _follows(self) -> bool:
+        return "corewrite_canary_ratio 0.5" in (await self.get("/metrics")).text
 
     async def _state(self, state: str) -> bool:
         return bool((await self.status())["rollout"]["last"]["state"] == state)
@@ -139,8 +142,11 @@ def test_a_first_launch_is_counted_and_goes_back(url: str, folder: Path) -> None
             assert status["rollout"]["verdict"]["action"] == "insufficient"
             again = await replica.post("/v1/admin/rollout/rollback", BECAUSE)
             assert again.json()["rollout"]["last"]["state"] == "rolled_back"
-            await asyncio.sleep(0.5)
-            assert {(await replica.search(number))["arm"] for number in range(200, 210)} == {"stable"}
+
+            async def all_stable() -> bool:
+                return {(await replica.search(number))["arm"] for number in range(200, 210)} == {"stable"}
+
+            await until(all_stable)
 
     asyncio.run(story())
     database = Database(url)
@@ -155,10 +161,13 @@ def test_promoted_by_hand_it_is_stable_also_for_replicas_that_start_later(url: s
         async with served(url, folder) as replica:
             await replica.start()
             await replica.post("/v1/admin/rollout/promote", BECAUSE)
-            await asyncio.sleep(1.0)
-            answers = [await replica.search(number) for number in range(5)]
-            assert {(answer["arm"], answer["reason"]) for answer in answers} == {("stable", None)}
-            assert answers[0]["stages"] == ["finerank"]
+
+            async def all_served() -> bool:
+                answers = [await replica.search(number) for number in range(5)]
+                seen = {(answer["arm"], answer["reason"], *answer["stages"]) for answer in answers}
+                return seen == {("stable", None, "finerank")}
+
+            await until(all_served)
         async with served(url, folder) as later:
 
             async def rewrites() -> bool:
@@ -174,7 +183,7 @@ def test_promoted_by_hand_it_is_stable_also_for_replicas_that_start_later(url: s
     assert (moved.who, moved.why) == ("ann", "autumn: because")
 
 
-def test_killed_everybody_gets_the_original_within_a_second(url: str, folder: Path) -> None:
+def test_killed_everybody_gets_the_original(url: str, folder: Path) -> None:
     """In the replica that was asked at once, in the other one as soon as it looks."""
 
     async def story() -> None:
@@ -184,13 +193,14 @@ def test_killed_everybody_gets_the_original_within_a_second(url: str, folder: Pa
             await until(lambda: rewrites(other))
             await one.post("/v1/admin/kill", BECAUSE)
             assert not await rewrites(one)
-            await asyncio.sleep(1.0)
-            assert not await rewrites(other)
+            await until(lambda: originals(other))
             status = await other.status()
             assert (status["killed"], status["switch"]["who"]) == (True, "ann")
             await other.post("/v1/admin/kill", {**BECAUSE, "on": False})
-            await asyncio.sleep(1.0)
-            assert await rewrites(other)
+            await until(lambda: rewrites(other))
+
+    async def originals(replica: Replica) -> bool:
+        return not await rewrites(replica)
 
     async def rewrites(replica: Replica) -> bool:
         return bool((await replica.search(7))["rewrites"])

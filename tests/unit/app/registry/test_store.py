@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
+from time import sleep
 from typing import Any
 
 import pytest
@@ -64,6 +67,41 @@ def test_the_same_is_stored_once_and_another_beside_it(
     assert registry.push(source) == digest
     other = registry.push(write_checkpoint(tmp_path / "other", weights="x"))
     assert registry.digests() == sorted([digest, other])
+
+
+def test_many_who_want_it_in_one_folder_at_once_all_get_it(place: Place, digest: str, target: Path) -> None:
+    """Replicas of one machine share the folder; one of them fetches."""
+    together, fetched, real = Barrier(4), [], Place.fetch
+
+    def pull() -> Manifest:
+        together.wait(timeout=30)
+        return Registry(place).pull_once(digest, target).manifest
+
+    def fetch(self: Place, file: Path, *parts: str) -> None:
+        fetched.append(file.name)
+        sleep(0.01)
+        real(self, file, *parts)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(Place, "fetch", fetch)
+        manifests = [future.result() for future in [pool.submit(pull) for _ in range(4)]]
+    assert manifests == [load_checkpoint(target).manifest] * 4
+    assert sorted(fetched) == sorted(manifests[0].files)
+
+
+def test_what_was_spoilt_after_it_was_pulled_is_fetched_again(
+    registry: Registry, digest: str, source: Path, target: Path
+) -> None:
+    registry.pull_once(digest, target)
+    (target / "tokenizer.json").write_bytes(b"content of tokenizer.jsom")
+    assert registry.pull_once(digest, target).path == target
+    assert contents(target) == contents(source)
+
+
+def test_what_was_pulled_needs_the_registry_no_more(place: Place, digest: str, target: Path) -> None:
+    first = Registry(place).pull_once(digest, target)
+    place.remove("checkpoints", digest)
+    assert Registry(place).pull_once(digest, target) == first
 
 
 def test_what_is_no_checkpoint_is_not_pushed(registry: Registry, source: Path) -> None:
