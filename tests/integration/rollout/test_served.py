@@ -60,10 +60,11 @@ class Replica:
         answer = await self.post("/v1/admin/rollout/start", asked)
         assert answer.status_code == 200, answer.text
         await until(lambda: self._state("running"))
-        await until(self._follows)
+        await until(lambda: self.sees("corewrite_canary_ratio 0.5", "corewrite_canary_loaded 1.0"))
 
-    async def _follows(self) -> bool:
-        return "corewrite_canary_ratio 0.5" in (await self.get("/metrics")).text
+    async def sees(self, *samples: str) -> bool:
+        told = (await self.get("/metrics")).text
+        return all(sample in told for sample in samples)
 
     async def _state(self, state: str) -> bool:
         return bool((await self.status())["rollout"]["last"]["state"] == state)
@@ -142,11 +143,8 @@ def test_a_first_launch_is_counted_and_goes_back(url: str, folder: Path) -> None
             assert status["rollout"]["verdict"]["action"] == "insufficient"
             again = await replica.post("/v1/admin/rollout/rollback", BECAUSE)
             assert again.json()["rollout"]["last"]["state"] == "rolled_back"
-
-            async def all_stable() -> bool:
-                return {(await replica.search(number))["arm"] for number in range(200, 210)} == {"stable"}
-
-            await until(all_stable)
+            await until(lambda: replica.sees("corewrite_canary_ratio 0.0"))
+            assert {(await replica.search(number))["arm"] for number in range(200, 210)} == {"stable"}
 
     asyncio.run(story())
     database = Database(url)
