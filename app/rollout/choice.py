@@ -70,12 +70,12 @@ def make_rollouts(
         counts,
         key=sha256(key.get_secret_value().encode()).digest() if key else secrets.token_bytes(32),
         memory=LruCache(max_entries=settings.exposure_memory, ttl_s=EXPOSURE_S, clock=clock),
-        now=_now,
+        now=database.now,
         flush_s=settings.rollout_flush_s,
         on_known=metrics.events.labels("known").inc,
     )
     follower = Follower(
-        _Source(store, members, name),
+        _Source(store, members, name, database.now),
         traffic=traffic,
         lineups=lineups,
         dealt=dealt,
@@ -97,7 +97,7 @@ def make_rollouts(
         members=members,
         dealt=Dealt(settings.assignment_salt, settings.holdout_ratio),
         name=name,
-        now=_now,
+        now=database.now,
         clock=clock,
         lease_s=LEASES * settings.rollout_decide_s,
         on_promoted=partial(_point, settings),
@@ -141,7 +141,7 @@ def make_orders(settings: Settings, database: Database) -> Orders:
         Members(database),
         Dealt(settings.assignment_salt, settings.holdout_ratio),
         partial(_find, settings),
-        _now,
+        database.now,
     )
 
 
@@ -171,8 +171,8 @@ def _registry(settings: Settings) -> Registry:
 class _Source:
     """The store, as one replica follows it."""
 
-    def __init__(self, store: RolloutStore, members: Members, name: str) -> None:
-        self._store, self._members, self._name = store, members, name
+    def __init__(self, store: RolloutStore, members: Members, name: str, now: Callable[[], datetime]) -> None:
+        self._store, self._members, self._name, self._now = store, members, name, now
 
     def deployment(self) -> Deployment:
         """See `app.rollout.follower.Source`."""
@@ -180,7 +180,7 @@ class _Source:
 
     def beat(self, loaded: Digest | None) -> None:
         """See `app.rollout.follower.Source`."""
-        self._members.beat(self._name, loaded, _now())
+        self._members.beat(self._name, loaded, self._now())
 
 
 class _Loader:

@@ -26,6 +26,9 @@ from app.telemetry import LOGGER
 LEASE = "controller"
 ALIVE_S = 10.0
 """A replica that was not heard of for so long is none."""
+KNOWN_FOR = timedelta(days=7)
+"""An event that comes again within this time counts once."""
+FORGET_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Controller:
         members: replicas, and the lease.
         dealt: how clients are.
         name: of this one, among those that may.
-        now: the time of day.
+        now: the time of day, by the store's clock.
         clock: seconds that only go forward.
         lease_s: seconds for which a lease is taken, and taken again with each decision.
         on_promoted: told of what is stable now, once by each controller that sees it; raises CorewriteError
@@ -69,6 +72,7 @@ class Controller:
         self._dealt, self._name, self._now, self._clock = dealt, name, now, clock
         self._lease_s, self._on_promoted = lease_s, on_promoted
         self._told: int | None = None
+        self._forgotten: float | None = None
         self._watches: dict[tuple[int, str], tuple[float, float]] = {}
 
     def decide(self) -> Transition | None:
@@ -81,6 +85,7 @@ class Controller:
         until = at + timedelta(seconds=self._lease_s)
         if not self._members.hold(LEASE, self._name, at=at, until=until):
             return None
+        self._forget(at)
         deployment = self._store.deployment()
         self._tell(deployment.promoted)
         rollout = deployment.latest
@@ -108,6 +113,12 @@ class Controller:
         )
         return judge(rollout.plan, periods_of(self._counts, rollout, self._dealt), moment)
 
+    def _forget(self, at: datetime) -> None:
+        """Once in a while, the ids of events that nobody will send again."""
+        if self._forgotten is None or self._clock() - self._forgotten >= FORGET_S:
+            self._counts.forget_events(at - KNOWN_FOR)
+            self._forgotten = self._clock()
+
     def _tell(self, promoted: Rollout | None) -> None:
         if promoted is None or promoted.number == self._told:
             return
@@ -132,7 +143,8 @@ class Controller:
         waited = self._elapsed(rollout, "preparing", rollout.started)
         if waited > rollout.plan.max_s:
             return "rollback", f"not every replica has loaded it after {rollout.plan.max_s:g} s"
-        replicas = self._members.replicas(self._now() - timedelta(seconds=ALIVE_S))
+        at = self._now()
+        replicas = self._members.replicas(at - timedelta(seconds=ALIVE_S), at)
         missing = [name for name, loaded in replicas.items() if loaded != rollout.checkpoint]
         if waited < rollout.plan.prepare_s or missing or not replicas:
             return None, f"{len(missing)} of {len(replicas)} replicas have not loaded it"

@@ -90,7 +90,7 @@ class Counter:
         key: of the tokens.
         memory: query_id -> where it counts: a search that several calls belong to is one, and events without
             a token find it in the replica that has answered it.
-        now: the time of day.
+        now: the time of day, by the store's clock; it blocks. Raises StoreError.
         flush_s: seconds between flushes.
         on_known: called with how many events of a flush had come before.
     """
@@ -170,7 +170,7 @@ class Counter:
         if batch is None:
             return
         try:
-            known = await asyncio.to_thread(self._store.take, batch.events, batch.counts, self._now())
+            known = await asyncio.to_thread(self._hand_over, batch)
         except StoreError as error:
             LOGGER.warning("counts were not taken", extra={"fields": {"detail": str(error)}})
             self._batch().add(batch.counts)
@@ -179,6 +179,9 @@ class Counter:
         else:
             self._on_known(known)
             batch.done.set_result(None)
+
+    def _hand_over(self, batch: _Batch) -> int:
+        return self._store.take(batch.events, batch.counts, self._now())
 
     def _batch(self) -> _Batch:
         if self._waiting is None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine
+from sqlalchemy import Connection, Engine, Table, create_engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from app.errors import RolloutError, StoreError
 
+CLOCKS = {
+    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+    "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",  # days since noon of 4714 BC
+}
+"""Seconds since 1970, as each of them tells."""
 BUSY_S = 5.0
 """How long one who finds SQLite's file locked waits."""
 
@@ -37,6 +43,16 @@ class Database:
         """An INSERT that can say what is to be done where the row is there already."""
         dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         return dialect.insert(table)
+
+    def now(self) -> datetime:
+        """Return the time of day by the database's own clock, which is one for all replicas.
+
+        Raises:
+            StoreError: the database is out of reach.
+        """
+        with self.begin() as connection:
+            seconds = connection.scalar(text(CLOCKS[self.engine.dialect.name]))
+        return datetime.fromtimestamp(float(seconds or 0.0), UTC)
 
     @contextmanager
     def begin(self, *, conflict: str | None = None) -> Iterator[Connection]:

@@ -24,19 +24,28 @@ class Members:
             changes = {"seen_at": insert.excluded.seen_at, "loaded": insert.excluded.loaded}
             connection.execute(insert.on_conflict_do_update(index_elements=[REPLICAS.c.id], set_=changes))
 
-    def replicas(self, since: datetime) -> dict[str, Digest | None]:
-        """Return the replicas that have lived since, and what each has loaded for the canary."""
+    def replicas(self, since: datetime, at: datetime) -> dict[str, Digest | None]:
+        """Return the replicas that have lived since a moment, and what each has loaded for the canary.
+
+        What has lived after `at`, which is now, has lived by a clock that was set back since.
+        """
+        lived = REPLICAS.c.seen_at.between(since.timestamp(), at.timestamp())
         with self._database.begin() as connection:
-            rows = connection.execute(select(REPLICAS).where(REPLICAS.c.seen_at >= since.timestamp())).all()
+            rows = connection.execute(select(REPLICAS).where(lived)).all()
             return {row.id: row.loaded for row in rows}
 
     def hold(self, lease: str, holder: str, *, at: datetime, until: datetime) -> bool:
-        """Take a lease, or keep it; False: another holds it."""
+        """Take a lease, or keep it; False: another holds it.
+
+        All who want it want it for as long, so one that ends later than this one would was taken by a clock
+        that was set back since, and holds nobody up.
+        """
         with self._database.begin() as connection:
             insert = self._database.insert(LEASES).values(name=lease, holder=holder, until=until.timestamp())
             taken = insert.on_conflict_do_update(
                 index_elements=[LEASES.c.name],
                 set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
-                where=(LEASES.c.holder == holder) | (LEASES.c.until < at.timestamp()),
+                where=(LEASES.c.holder == holder)
+                | ~LEASES.c.until.between(at.timestamp(), until.timestamp()),
             ).returning(LEASES.c.holder)
             return connection.execute(taken).first() is not None

@@ -50,7 +50,7 @@ class Orders:
         dealt: how clients are.
         find: from an alias or a digest's beginning to a checkpoint's digest, and its gate's verdict, None
             where it has none. Raises CorewriteError.
-        now: the time of day.
+        now: the time of day, by the store's clock.
     """
 
     store: RolloutStore
@@ -108,7 +108,7 @@ class Orders:
     def status(self) -> dict[str, Any]:
         """Return what is deployed, what is known of the live rollout, and who takes part."""
         deployment, at = self.store.deployment(), self.now()
-        replicas = self.members.replicas(at - timedelta(seconds=ALIVE_S))
+        replicas = self.members.replicas(at - timedelta(seconds=ALIVE_S), at)
         return {
             **_deployed(deployment),
             "replicas": len(replicas),

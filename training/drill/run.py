@@ -96,11 +96,10 @@ class Drill:
         folder = self._folder / hack.name
         done = folder / "drill.json"
         if not done.exists():
-            weak, strong = self._weakened(hack, None), self._loop(hack.strengthened, f"{hack.name}-recovered")
-            hacked = self._train(weak, hack, folder / weak.name)
-            caught = self._judge_candidate(hack, folder / weak.name)
-            self._point("stable", caught["address"], f"{weak.name} serves, as it would without a gate")
-            why = f"{weak.name}: {caught['verdict']}; back to last_good, and {hack.term} is strengthened"
+            strong = self._loop(hack.strengthened, f"{hack.name}-recovered")
+            hacked, caught = self.hacked(hack)
+            self._point("stable", caught["address"], f"{hack.name} serves, as it would without a gate")
+            why = f"{hack.name}: {caught['verdict']}; back to last_good, and {hack.term} is strengthened"
             self._point("stable", self._last_good, why)
             recovered = self._train(strong, hack, folder / strong.name)
             passed = self._judge_candidate(hack, folder / strong.name)
@@ -116,6 +115,12 @@ class Drill:
             write_whole(done, json.dumps(record, indent=1) + "\n")
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return found
+
+    def hacked(self, hack: Hack) -> tuple[list[Point], dict[str, Any]]:
+        """Train a policy that cheats, and push it with what the gate says; return its trail, and that."""
+        weak = self._weakened(hack, None)
+        run_dir = self._folder / hack.name / weak.name
+        return self._train(weak, hack, run_dir), self._judge_candidate(hack, run_dir)
 
     def _weakened(self, hack: Hack, mitigation: Mitigation | None) -> LoopConfig:
         if mitigation is None:

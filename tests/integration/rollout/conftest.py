@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from postgres_server import PostgresServer, running_postgres
 
 from app.rollout.database import Database
 from app.rollout.schema import upgrade
+from training.canary.postgres import PostgresServer, running_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

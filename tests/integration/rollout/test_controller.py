@@ -242,3 +242,15 @@ def test_without_a_rollout_there_is_nothing_to_decide(site: Site) -> None:
     site.running()
     site.order("rollback")
     assert site.controller.decide() is None
+
+
+def test_ids_of_events_are_forgotten_when_nobody_sends_them_again(site: Site) -> None:
+    cell = Cell(0, 0, impacted=False, bucket=1)
+    event = {"e-1": (cell, np.eye(len(MEASURES))[1])}
+    assert site.counts.take(event, {}, site.wall) == 0
+    site.passes(6 * 86_400)
+    site.controller.decide()
+    assert site.counts.take(event, {}, site.wall) == 1
+    site.passes(2 * 86_400)
+    site.controller.decide()
+    assert site.counts.take(event, {}, site.wall) == 0

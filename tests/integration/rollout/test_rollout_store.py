@@ -206,8 +206,9 @@ def test_replicas_are_known_by_their_heartbeats(database: Database) -> None:
     members.beat("one", None, NOW)
     members.beat("two", A, NOW - timedelta(seconds=9))
     members.beat("gone", A, NOW - timedelta(seconds=11))
+    members.beat("of tomorrow", A, NOW + timedelta(days=1))
     members.beat("one", B, NOW)
-    assert members.replicas(NOW - timedelta(seconds=10)) == {"one": B, "two": A}
+    assert members.replicas(NOW - timedelta(seconds=10), NOW) == {"one": B, "two": A}
 
 
 def test_a_lease_is_held_by_one_until_it_ends(database: Database) -> None:
@@ -220,6 +221,19 @@ def test_a_lease_is_held_by_one_until_it_ends(database: Database) -> None:
     late = end + timedelta(seconds=1)
     assert members.hold("controller", "two", at=late, until=late + timedelta(seconds=10))
     assert not members.hold("controller", "one", at=late, until=late + timedelta(seconds=10))
+
+
+def test_a_lease_of_a_clock_that_was_set_back_holds_nobody_up(database: Database) -> None:
+    members, tomorrow = Members(database), NOW + timedelta(days=1)
+    assert members.hold("controller", "one", at=tomorrow, until=tomorrow + timedelta(seconds=10))
+    assert members.hold("controller", "two", at=NOW, until=NOW + timedelta(seconds=10))
+
+
+def test_the_time_of_day_is_the_databases(database: Database) -> None:
+    """Both are of this machine here."""
+    before = datetime.now(UTC)
+    found = database.now()
+    assert before - timedelta(seconds=1) < found < datetime.now(UTC) + timedelta(seconds=1)
 
 
 def test_migrations_make_the_tables_that_the_code_reads(database: Database) -> None:

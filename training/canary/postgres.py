@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a free port: stopped, killed and started again at will, nothing left behind."""
+"""A real PostgreSQL on a free port: killed and started again at will, nothing left behind."""
 
 from __future__ import annotations
 
@@ -7,35 +7,16 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
-from ports import free_port
-from waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from training.canary.processes import free_port, until
 
 SUPERUSER = "corewrite"
-
-
-def _program(name: str) -> str:
-    """Debian keeps all but the client out of the path."""
-    found = shutil.which(name) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
-    if found is None:
-        pytest.fail(f"{name} is not installed: apt-get install postgresql")
-    return found
-
-
-def _user() -> str | None:
-    """Who runs it: it refuses to be root's."""
-    if os.getuid() != 0:
-        return None
-    return "postgres" if "postgres" in {one.pw_name for one in pwd.getpwall()} else "nobody"
 
 
 @dataclass
@@ -53,11 +34,14 @@ class PostgresServer:
             shutil.chown(self.folder, user)
         data = str(self.folder / "data")
         command = [_program("initdb"), "-D", data, "-U", SUPERUSER, "--auth=trust", "--no-sync"]
-        subprocess.run(command, check=True, capture_output=True, user=_user(), cwd=self.folder)
+        subprocess.run(  # noqa: S603 -- our own
+            command, check=True, capture_output=True, user=_user(), cwd=self.folder
+        )
 
     def start(self) -> None:
+        """Return when it answers."""
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 -- our own
             [
                 *(_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)),
                 *(word for name, value in options.items() for word in ("-c", f"{name}={value}")),
@@ -67,7 +51,7 @@ class PostgresServer:
             user=_user(),
             cwd=self.folder,
         )
-        wait_until(self._answers)
+        until(self._answers, self.process)
 
     def kill(self) -> None:
         """At once; what was committed is there at the next start."""
@@ -77,7 +61,7 @@ class PostgresServer:
             self.process = None
 
     def database(self) -> str:
-        """A new, empty database; its SQLAlchemy URL."""
+        """Make a new, empty database; return its SQLAlchemy URL."""
         self.databases += 1
         name = f"test{self.databases}"
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
@@ -88,8 +72,6 @@ class PostgresServer:
         return f"host=127.0.0.1 port={self.port} user={SUPERUSER} dbname={database} connect_timeout=2"
 
     def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, "PostgreSQL does not start"
         try:
             psycopg.connect(self._dsn("postgres")).close()
         except psycopg.OperationalError:
@@ -108,3 +90,18 @@ def running_postgres() -> Iterator[PostgresServer]:
     finally:
         server.kill()
         shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def _program(name: str) -> str:
+    """Debian keeps all but the client out of the path."""
+    found = shutil.which(name) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed: apt-get install postgresql")
+    return found
+
+
+def _user() -> str | None:
+    """Who runs it: it refuses to be root's."""
+    if os.getuid() != 0:
+        return None
+    return "postgres" if "postgres" in {one.pw_name for one in pwd.getpwall()} else "nobody"
