@@ -81,6 +81,9 @@ class Interval:
 def ratio(numerator: Floats, denominator: Floats, arm: Bools) -> Ratio:
     """Return a ratio metric of an arm.
 
+    Where all of its searches agree (none fell back, or every one), they are given the spread of as many of
+    which one does not: that nothing has happened in n searches leaves room for about 1 / n.
+
     Args:
         numerator: [buckets], their sums.
         denominator: [buckets], likewise.
@@ -97,6 +100,8 @@ def ratio(numerator: Floats, denominator: Floats, arm: Bools) -> Ratio:
         return Ratio(math.nan, np.zeros(arm.size), 0.0)
     value = float(numerator[arm].sum()) / whole
     residuals = np.where(arm, numerator - value * denominator, 0.0)
+    if not residuals.any():
+        residuals = np.where(arm, 1 / math.sqrt(size), 0.0)
     return Ratio(value, residuals * math.sqrt(size / (size - 1)) / whole, whole)
 
 
@@ -137,7 +142,7 @@ def sequence(found: Effect | None, *, alpha: float, planned: float, sides: Sides
     (arXiv 1810.08240) in its closed form; the exposures are the time.
 
     Args:
-        found: so far; None, or without any spread yet, gives an interval without ends.
+        found: so far; None, or without any spread, gives an interval without ends.
         alpha: of all looks together.
         planned: exposures at which the interval is to be tightest; it holds at any other too.
         sides: `low` says from where on, `high` up to where; each is tighter than one of both.

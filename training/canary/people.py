@@ -78,7 +78,7 @@ class People:
     """
 
     def __init__(self, needs: Sequence[Need], *, clients: int, user: User, seed: int) -> None:
-        self._rng = Random(seed)
+        self._rng, self._seed = Random(seed), seed
         self._needs = self._rng.sample(needs, len(needs))  # which ones are popular is chance
         self._popularity = list(accumulate((place + 1) ** -SKEW for place in range(len(needs))))
         self._clients, self._user = clients, user
@@ -89,7 +89,7 @@ class People:
         for need in self._rng.choices(self._needs, cum_weights=self._popularity, k=count):
             self._count += 1
             client = int(self._clients * self._rng.random() ** 2)
-            yield Search(f"q-{self._count}", f"client-{client}", need)
+            yield Search(f"q-{self._seed}-{self._count}", f"client-{client}", need)
 
     def outcome(self, search: Search, shown: Sequence[str]) -> Outcome:
         """Draw what comes of a search that has brought up these doc ids, best first."""

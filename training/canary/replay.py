@@ -34,7 +34,8 @@ class Tally:
         failed: searches that no replica has answered with a success.
         retried: requests that another replica had to answer.
         resent: reports that no replica took, which were sent again later.
-        searches, changed, clicks, strict, ndcg: by arm; searches, and sums over them.
+        searches, changed, clicks, strict, ndcg, squares: by arm; searches, and sums over them, the last one
+            of nDCG@10 squared.
         impacted: searches by arm that got a rewrite.
         reasons: why there was none, over all arms.
         exposed: clients who were shown something of a canary.
@@ -49,6 +50,7 @@ class Tally:
     strict: Counter[str] = field(default_factory=Counter)
     impacted: Counter[str] = field(default_factory=Counter)
     ndcg: dict[str, float] = field(default_factory=dict)
+    squares: dict[str, float] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     exposed: set[str] = field(default_factory=set)
 
@@ -106,6 +108,7 @@ class Replay:
         tally.strict[arm] += outcome.stayed
         tally.impacted[arm] += bool(answer["rewrites"])
         tally.ndcg[arm] = tally.ndcg.get(arm, 0.0) + page.ndcg
+        tally.squares[arm] = tally.squares.get(arm, 0.0) + page.ndcg**2
         tally.reasons[answer["reason"] or "rewritten"] += 1
         if arm == "canary" and answer["rewrites"]:
             tally.exposed.add(search.client_id)

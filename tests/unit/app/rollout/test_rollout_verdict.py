@@ -112,6 +112,30 @@ def test_a_share_that_is_off_promotes_nothing_and_harm_still_goes_back() -> None
     assert judge(PLAN, [period(lost=0.1, canary={"strict": 0.7})], ENOUGH).action == "rollback"
 
 
+def all_fall_back(of: Period, *, canary: bool, stable: bool) -> Period:
+    """Every search of an arm falls back, or none."""
+    for sums in of.sums.values():
+        for group, falls in ((CANARY, canary), (STABLE, stable)):
+            shown = members(of.split)[group]
+            sums[shown, MEASURES.index("fallback")] = sums[shown, 0] * falls
+    return of
+
+
+def test_an_arm_that_always_fails_is_as_bad_as_it_seems() -> None:
+    """No search of either arm differs from the others of its arm: that is no reason to know nothing."""
+    verdict = judge(PLAN, [all_fall_back(period(), canary=True, stable=False)], ENOUGH)
+    assert (verdict.action, verdict.why) == ("rollback", "harm is shown: fallback")
+
+
+@pytest.mark.parametrize(("searches", "harmless"), [(0.3, False), (60.0, True)])
+def test_where_nothing_ever_fails_it_takes_searches_to_say_so(searches: float, harmless: bool) -> None:
+    """The canary has some 300 searches, or 60,000."""
+    calm = all_fall_back(period(searches=searches), canary=False, stable=False)
+    (fallback,) = [one for one in judge(PLAN, [calm], ENOUGH).findings if one.metric == "fallback"]
+    assert fallback.gain == 0.0
+    assert (fallback.harmful, fallback.harmless) == (False, harmless)
+
+
 def test_to_everybody_only_with_a_gain() -> None:
     first = period(seed=1)
     same = judge(PLAN, [first, period(0.5, seed=2)], LAST)

@@ -50,6 +50,18 @@ def test_a_variance_is_what_draws_vary_by() -> None:
     assert spread > 3 * 0.25 * 0.75 / (30 * BUCKETS)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_where_all_searches_agree_one_might_not(rate: float) -> None:
+    """As with one that does not, of as many."""
+    searches = np.full(BUCKETS, 25.0)
+    one = np.where(np.arange(BUCKETS) == 7, 1.0, 0.0)
+    nearly = ratio(np.abs(rate * searches - one), searches, ALL)
+    found = ratio(rate * searches, searches, ALL)
+    assert found.value == rate
+    assert math.sqrt(found.variance) == pytest.approx(1 / searches.sum(), rel=0.01)
+    assert found.variance == pytest.approx(nearly.variance, rel=0.01)
+
+
 def test_other_arms_do_not_count() -> None:
     rng = np.random.default_rng(2)
     numerator, denominator = drawn(rng, 0.3)

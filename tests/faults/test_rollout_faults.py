@@ -1,0 +1,129 @@
+"""Rollouts on real replicas and a real store, while these break: no search fails, nothing is promoted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.registry.place import Place
+from app.registry.store import Registry
+from training.canary import ab
+from training.canary.ab import AbConfig, Fault, Proof, crash_of
+from training.canary.checkpoints import twin
+from training.canary.pages import Page
+from training.canary.people import People
+from training.canary.service import Service, running_service
+from training.needs import Need
+from training.users import User
+
+NEEDS = [
+    Need(f"{level} {trade}", frozenset({"wanted"}))
+    for level in ("junior", "senior", "lead", "trainee", "night shift", "part time", "head", "deputy")
+    for trade in ("nurse", "welder", "baker", "driver", "clerk", "cook", "painter", "teacher", "tailor")
+]
+PLAN = """
+prepare_s = 0
+planned_searches = 2_000
+stale_s = 60
+[[steps]]
+ratio = 0.5
+min_searches = 100_000
+[[steps]]
+ratio = 1.0
+[[guardrails]]
+metric = "fallback"
+better = "lower"
+scale = "absolute"
+margin = 0.01
+tolerated = 0.05
+"""
+CONFIG = AbConfig(
+    drill=Path("none"), hack="none", gate={}, clients=500, holdout_ratio=0.1, before=0, most=1200, plan=PLAN
+)
+
+
+class OnePage:
+    async def of(self, _need: Need, _answer: Any) -> Page:
+        return Page(("wanted", "another"), 1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rollouts")
+    registry = Registry(Place.at(str(folder / "registry")))
+    digest = registry.push(DEFAULT_CHECKPOINT)
+    registry.aliases.point("stable", digest, who="ann", why="it serves", when=datetime.now(UTC))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[Service]:
+    options = {"rollout_decide_s": 0.2, "rollout_poll_s": 0.1, "rollout_flush_s": 0.2, "holdout_ratio": 0.1}
+    with running_service(folder / "service", folder / "registry", replicas=2, **options) as service:
+        yield service
+
+
+@pytest.fixture
+def proof(service: Service, monkeypatch: pytest.MonkeyPatch) -> Proof:
+    monkeypatch.setattr(ab, "ROUND", 200)
+    people = People(NEEDS, clients=CONFIG.clients, user=User(), seed=time.time_ns())
+    return Proof(CONFIG, service, people, OnePage())  # type: ignore[arg-type]
+
+
+def restart_store(service: Service) -> None:
+    service.store.kill()
+    time.sleep(1.5)
+    service.store.start()
+
+
+def test_a_replica_and_the_store_are_killed_and_nobody_notices(
+    service: Service, proof: Proof, folder: Path
+) -> None:
+    first, second = service.replicas
+    faults = [
+        Fault(1, "a replica was killed", second.kill),
+        Fault(2, "and started again", second.start),
+        Fault(3, "the store was killed and started again", lambda: restart_store(service)),
+        Fault(4, "a clock was set a day ahead", lambda: first.move_clock(ab.DAY_S)),
+        Fault(5, "and right again", lambda: first.move_clock(0)),
+    ]
+    same = twin(folder, "no-change")
+    seen = asyncio.run(proof.rollout("no-change", same, ("finerank",), ungated=True, faults=faults))
+    assert seen["tally"]["failed"] == 0
+    assert seen["status"]["last"]["state"] == "running", dict(seen["tally"]["reasons"])
+    answered = seen["tally"]["searches"]
+    assert sum(answered.values()) == 1200
+    # The replica that was killed took its last flush interval with it; nothing counts twice.
+    counted = {name: arm["searches"] for name, arm in seen["status"]["arms"].items()}
+    for arm in ("canary", "stable"):
+        assert answered[arm] - 150 <= counted[arm] <= answered[arm]
+    assert len(seen["faults"]) == 5
+    json.dumps(seen)
+
+
+def test_an_engine_that_dies_whenever_it_is_asked_is_rolled_back(
+    service: Service, proof: Proof, folder: Path
+) -> None:
+    crashing = twin(folder, "crash")
+    faults = [crash_of(service, crashing)]
+    faults = [Fault(0, fault.what, fault.act) for fault in faults]
+    seen = asyncio.run(
+        proof.rollout("crash", crashing, ("finerank",), ungated=True, faults=faults, most=6000)
+    )
+    assert seen["tally"]["failed"] == 0
+    assert seen["tally"]["reasons"]["engine_unavailable"] > 0
+    last = seen["status"]["last"]
+    assert (last["state"], last["who"], last["why"]) == (
+        "rolled_back",
+        "controller",
+        "harm is shown: fallback",
+    )
+    assert service.status()["stable"] is None  # what serves is what served before
