@@ -84,6 +84,7 @@ class Follower:
         self._stable: Rollout | None = None
         self._canary: Digest | None = None
         self._loading: tuple[Digest, asyncio.Task[None]] | None = None
+        self._tried, self._failed = asyncio.Event(), False
         self._retiring: set[asyncio.Task[None]] = set()
         self.sight = Sight(None, None)
 
@@ -91,6 +92,19 @@ class Follower:
     def loaded(self) -> Digest | None:
         """What could be given to the canary's clients now."""
         return self._canary
+
+    async def catch_up(self) -> None:
+        """Look once, and wait for what is deployed to be loaded, or to have failed.
+
+        For a replica that starts while a rollout goes on: its clients would fall back until then, which would
+        seem to be the canary's fault.
+        """
+        await self.look()
+        # What is stable first, and then the canary. One that cannot be loaded holds nothing up.
+        while self._loading is not None and not self._loading[1].done() and not self._failed:
+            self._tried.clear()
+            await self._tried.wait()
+            await self.look()
 
     async def follow(self) -> None:
         """Follow the store, until cancelled."""
@@ -174,11 +188,15 @@ class Follower:
     async def _load_canary(self, digest: Digest) -> None:
         try:
             serving = await self._load(digest)
-        except CorewriteError as error:
-            LOGGER.error("rollouts: not loaded", extra={"fields": {"detail": f"{digest[:12]}: {error}"}})
+        except Exception as error:  # noqa: BLE001 -- whatever it was, it is told, and tried again later
+            detail = f"{digest[:12]}: {error if isinstance(error, CorewriteError) else repr(error)}"
+            LOGGER.error("rollouts: not loaded", extra={"fields": {"detail": detail}})
+            self._failed = True
+            self._tried.set()
             await asyncio.sleep(self._again_s)  # the next look after it finds this done, and tries again
             return
         self._lineups.canary, self._canary = Lineup(serving), digest
+        self._tried.set()
 
     def _release(self) -> None:
         lineup, self._lineups.canary, self._canary = self._lineups.canary, None, None

@@ -49,7 +49,7 @@ class RolloutReplica:
     async def start(self) -> None:
         """Begin with what the store says. One that is out of reach holds nothing up: it is asked again."""
         if await self._upgraded():
-            await self.follower.look()
+            await self.follower.catch_up()
         work: list[Coroutine[Any, Any, None]] = [self._follow(), self.follower.watch(), self.counter.run()]
         if self._controller is not None:
             work.append(self._decide(self._controller))

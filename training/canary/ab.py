@@ -31,6 +31,7 @@ from training.canary.ab_page import draw, page
 from training.canary.checkpoints import harmful_checkpoint, twin
 from training.canary.pages import Pages
 from training.canary.people import People, job_searches
+from training.canary.processes import until
 from training.canary.replay import Replay, Tally
 from training.canary.service import Service, running_service
 from training.config import Section, read_config
@@ -164,13 +165,14 @@ def faults_of(service: Service) -> list[Fault]:
 
 
 def crash_of(service: Service, checkpoint: str) -> Fault:
-    """From the second round on, the engine with a checkpoint dies whenever it is asked."""
+    """As soon as it serves, the engine with a checkpoint dies whenever it is asked."""
 
     def crash() -> None:
+        until(lambda: bool(service.status()["rollout"]["last"]["state"] == "running"))
         for replica in service.replicas:
             replica.crashing.write_text(checkpoint, encoding="ascii")
 
-    return Fault(1, "the canary's engine died whenever it was asked", crash)
+    return Fault(0, "the canary's engine died whenever it was asked", crash)
 
 
 async def prove(config: AbConfig, folder: Path, needs: Sequence[Need], harmful: str) -> list[Any]:

@@ -96,15 +96,16 @@ class Replica:
             self.process = None
 
     def move_clock(self, seconds: int) -> None:
-        """Put its clock so far from the right time. Without libfaketime nothing moves."""
+        """Put its clock so far from the right time.
+
+        Raises:
+            ProcessError: what moves clocks is not installed.
+        """
+        if seconds and _libfaketime() is None:
+            raise ProcessError("no libfaketime: apt-get install faketime")
         part = self._clock.with_suffix(".part")
         part.write_text(f"{seconds:+d}\n", encoding="ascii")
         part.replace(self._clock)
-
-    @property
-    def has_clock(self) -> bool:
-        """Whether its clock can be moved on this machine."""
-        return _libfaketime() is not None
 
     def _clock_by_file(self) -> dict[str, str]:
         library = _libfaketime()

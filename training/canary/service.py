@@ -45,7 +45,7 @@ class Service:
 
     def history(self) -> list[dict[str, Any]]:
         """Every transition of every rollout. Raises as `order` does."""
-        found: list[dict[str, Any]] = self._ask("/v1/admin/rollout/history", None)
+        found: list[dict[str, Any]] = self._ask("/v1/admin/rollout/history", None)["transitions"]
         return found
 
     def _ask(self, path: str, body: Mapping[str, object] | None) -> Any:

@@ -85,6 +85,7 @@ def scenario(
     story: Callable[[Replica], Awaitable[None]],
     *,
     fails: list[str] | None = None,
+    error: Exception | None = None,
     gate: asyncio.Event | None = None,
     kill_file: Path | None = None,
 ) -> None:
@@ -104,7 +105,7 @@ def scenario(
                 await gate.wait()
             if fails and digest in fails:
                 fails.remove(digest)
-                raise CheckpointError("its weights are torn")
+                raise error or CheckpointError("its weights are torn")
             engine = FakeEngine()
             engines.setdefault(digest, []).append(engine)
             return Serving(FakeCheckpoint(id=digest[:1]), engine)  # type: ignore[arg-type]
@@ -282,3 +283,45 @@ def test_the_kill_file_works_whatever_the_store_does(tmp_path: Path, lost: bool)
         await asyncio.gather(running, return_exceptions=True)
 
     scenario(story, kill_file=file)
+
+
+def test_one_that_starts_in_the_middle_waits_until_it_has_loaded_what_is_deployed() -> None:
+    """What is stable, and the canary of another rollout."""
+    gate = asyncio.Event()
+
+    async def story(replica: Replica) -> None:
+        replica.source.says = Deployment(
+            rollout("begin", number=2, checkpoint=B), rollout("begin", "finish"), None
+        )
+        catching_up = asyncio.create_task(replica.follower.catch_up())
+        await asyncio.sleep(0.02)
+        assert not catching_up.done()
+        gate.set()
+        await asyncio.wait_for(catching_up, 10.0)
+        assert replica.serves() == ("a", "b")
+        assert replica.ratio == 0.25
+
+    scenario(story, gate=gate)
+
+
+def test_what_nobody_expected_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(replica: Replica) -> None:
+        await replica.sees(rollout("begin"))
+        assert replica.serves() == ("settings", None)
+        await replica.sees(rollout("begin"))
+        assert replica.serves() == ("settings", "a")
+
+    scenario(story, fails=[A], error=MemoryError())
+    (told,) = [record for record in caplog.records if record.message == "rollouts: not loaded"]
+    assert told.fields["detail"] == f"{A[:12]}: MemoryError()"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_it_does_not_wait_for_what_cannot_be_loaded(lost: bool) -> None:  # noqa: FBT001
+    async def story(replica: Replica) -> None:
+        replica.source.says = Deployment(rollout("begin"), None, None)
+        replica.source.lost = lost
+        await asyncio.wait_for(replica.follower.catch_up(), 10.0)
+        assert replica.serves() == ("settings", None)
+
+    scenario(story, fails=[A])
