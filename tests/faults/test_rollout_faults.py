@@ -17,6 +17,7 @@ from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from app.registry.place import Place
 from app.registry.store import Registry
 from training.canary import ab
+from training.canary import bounds as promised
 from training.canary.ab import AbConfig, Fault, Proof, crash_of
 from training.canary.checkpoints import twin
 from training.canary.pages import Page
@@ -138,3 +139,16 @@ def test_an_engine_that_dies_whenever_it_is_asked_is_rolled_back(
         "harm is shown: fallback",
     )
     assert service.status()["stable"] is None  # what serves is what served before
+
+
+def test_what_a_crash_takes_with_it_is_what_was_not_flushed(
+    service: Service, proof: Proof, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ORDERS", 1), ("CRASHES", 1), ("SEARCHES", 800)):
+        monkeypatch.setattr(promised, name, value)
+    found = asyncio.run(proof.bounds())
+    (crash,) = found["crashes"]
+    assert (crash["answered"], crash["failed"]) == (800, 0)
+    assert 400 < crash["counted"] <= 800
+    assert [len(seconds) for seconds in found["followed_s"].values()] == [1, 1]
+    assert not service.status()["killed"]

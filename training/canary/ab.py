@@ -8,6 +8,7 @@ again       the same one under faults: a replica killed, the store restarted, a 
             day back, every report sent twice
 no change   what serves already, under another name and the same faults: there is nothing to promote
 crash       the same once more, whose engine soon dies whenever it is asked
+bounds      how soon the kill switch works everywhere, and what is lost with a replica that is killed
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pydantic import Field
 from app.registry.place import Place
 from app.registry.store import Registry
 from training.canary.ab_page import draw, page
+from training.canary.bounds import bounds
 from training.canary.checkpoints import harmful_checkpoint, twin
 from training.canary.pages import Pages
 from training.canary.people import People, job_searches
@@ -46,6 +48,7 @@ from training.users import User
 ROUND = 2_000
 """Searches between two looks at what the service says."""
 DAY_S = 86_400
+FLUSH_S = 1.0
 
 
 class AbConfig(Section):
@@ -137,6 +140,10 @@ class Proof:
             "status": status["rollout"],
         }
 
+    async def bounds(self) -> dict[str, Any]:
+        """Measure what is promised in seconds."""
+        return await bounds(self._service, self._replay, flush_s=FLUSH_S)
+
     def _replay(self, *, twice: bool = False) -> Replay:
         return Replay(self._service.urls, self._people, self._pages, twice=twice)
 
@@ -192,7 +199,12 @@ async def prove(config: AbConfig, folder: Path, needs: Sequence[Need], harmful: 
     pages = Pages(stack, folder / "pages.jsonl")
     people = People(needs, clients=config.clients, user=User(), seed=config.seed)
     all_stages = ("recall", "rawrank", "finerank")
-    options = {"stable_stages": "[]", "holdout_ratio": config.holdout_ratio, "rollout_decide_s": 1.0}
+    options = {
+        "stable_stages": "[]",
+        "holdout_ratio": config.holdout_ratio,
+        "rollout_decide_s": 3.0,
+        "rollout_flush_s": FLUSH_S,
+    }
     records: list[Any] = []
 
     def keep(record: Mapping[str, Any]) -> None:
@@ -211,6 +223,7 @@ async def prove(config: AbConfig, folder: Path, needs: Sequence[Need], harmful: 
         keep(await proof.rollout("no-change", same, all_stages, ungated=True, faults=faults_of(service)))
         faults = [crash_of(service, crashing)]
         keep(await proof.rollout("crash", crashing, all_stages, ungated=True, faults=faults))
+        keep(await proof.bounds())
         keep({"name": "history", "lines": service.history()})
     await relevance.close()
     return records

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -17,6 +18,12 @@ SHOWN = (
 )
 NAMES = {"changed": "queries changed", "strict": "strict clicks", "clicks": "clicks"}
 ARMS = ("holdout", "stable", "canary")
+BOUNDS = {
+    "killed": "from the kill switch until all replicas give the original",
+    "back": "and until none does",
+    "crash": "searches answered by a replica that is killed, and never counted",
+    "worth": "and how long it takes to have so many (a flush is due every second)",
+}
 OUTCOMES = (
     *("rollout", "at", "searches until the end", "it ended", "failed"),
     *("another replica answered", "reports sent again", "users shown the canary"),
@@ -52,6 +59,8 @@ they themselves count it.
 {_table(SEEN, (row for one in rollouts for row in _seen(one)))}
 
 ![what was known of the goal](ab.png)
+
+{_bounds(records)}
 """
 
 
@@ -85,6 +94,22 @@ def draw(records: Sequence[Record], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _bounds(records: Sequence[Record]) -> str:
+    rows = []
+    for one in records:
+        if one["name"] == "bounds":
+            for name, seconds in one["followed_s"].items():
+                rows.append(
+                    [BOUNDS[name], str(len(seconds)), f"{median(seconds):.2f} s", f"{max(seconds):.2f} s"]
+                )
+            lost = [crash["answered"] - crash["counted"] for crash in one["crashes"]]
+            rows.append([BOUNDS["crash"], str(len(lost)), f"{median(lost):.0f}", f"{max(lost):.0f}"])
+            # Each of the two replicas has half of the traffic.
+            worth = [2 * n / crash["a_second"] for n, crash in zip(lost, one["crashes"], strict=True)]
+            rows.append([BOUNDS["worth"], str(len(lost)), f"{median(worth):.2f} s", f"{max(worth):.2f} s"])
+    return _table(("what is promised in seconds", "times", "median", "at most"), rows) if rows else ""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -21,10 +21,11 @@ WHO = "the proof"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Replicas, their store, and the orders that an operator gives."""
+    """Replicas, their store with its URL, and the orders that an operator gives."""
 
     replicas: tuple[Replica, ...]
     store: PostgresServer
+    database: str
 
     @property
     def urls(self) -> list[str]:
@@ -38,6 +39,10 @@ class Service:
             ProcessError: no replica has taken it.
         """
         return dict(self._ask(f"/v1/admin/rollout/{word}", {"who": WHO, "why": "the proof goes on", **asked}))
+
+    def kill(self, *, on: bool) -> None:
+        """Give everybody the original, or stop doing so. Raises as `order` does."""
+        self._ask("/v1/admin/kill", {"who": WHO, "why": "the proof goes on", "on": on})
 
     def status(self) -> dict[str, Any]:
         """What is deployed, and what is known of the last rollout. Raises as `order` does."""
@@ -79,8 +84,9 @@ def running_service(folder: Path, registry: Path, *, replicas: int, **settings: 
     """
     folder.mkdir(parents=True, exist_ok=True)
     with running_postgres() as store:
+        url = store.database()
         common = {
-            "rollouts": store.database(),
+            "rollouts": url,
             "registry": registry,
             "checkpoints": folder / "checkpoints",
             "admin_token": TOKEN,
@@ -95,7 +101,7 @@ def running_service(folder: Path, registry: Path, *, replicas: int, **settings: 
         try:
             for replica in fleet:
                 replica.start()
-            yield Service(fleet, store)
+            yield Service(fleet, store, url)
         finally:
             for replica in fleet:
                 replica.kill()

@@ -8,6 +8,7 @@ import torch
 
 from app.contracts.prompt import CONTROL_TOKENS, PAD
 from training.ablation_bench import Plan
+from training.canary.ab import AbConfig
 from training.config import ConfigError, LoopConfig, RelevanceConfig, RunConfig, Section, read_config
 from training.cycle import CycleConfig
 from training.drill.plan import DrillConfig
@@ -97,6 +98,7 @@ def test_the_rate_rises_then_falls_to_zero(mini_config: RunConfig) -> None:
 
 def test_the_configs_in_the_repository_are_valid() -> None:
     kinds: dict[str, type[Section]] = {
+        "ab": AbConfig,
         "ablations": Plan,
         "cycle": CycleConfig,
         "default": RunConfig,
