@@ -12,7 +12,7 @@ VLLM   := .venv-vllm
 RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 
-.PHONY: serve test test-vllm test-oracle lint bench reproduce ablations lock clean
+.PHONY: serve test test-vllm test-oracle lint bench reproduce ablations ab lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -43,6 +43,11 @@ reproduce: $(VENV)/.test
 # What each choice of the preference loop is worth: hours on two cores; it goes on where it was stopped.
 ablations: $(VENV)/.test
 	$(BIN)/python -m training.ablations
+
+# Two launches and an incident before simulated users, at real replicas and a real store: an hour on two cores.
+# It needs PostgreSQL and libfaketime (apt-get install postgresql faketime).
+ab: $(VENV)/.test
+	$(BIN)/python -m training.canary.ab
 
 lock: $(VENV)/.test
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \

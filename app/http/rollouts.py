@@ -16,6 +16,7 @@ from starlette.responses import Response
 from app.http.body import parse_request, read_body
 from app.http.schemas import WireError
 from app.rollout.orders import ORDERS, Orders, Word
+from app.rollout.traffic import ASKED
 
 if TYPE_CHECKING:
     from app.http.bearer import Bearer
@@ -101,7 +102,7 @@ class RolloutHandlers:
         """POST /v1/admin/kill: here at once, elsewhere when they look at the store."""
         asked = parse_request(await self._body(request), KillRequest)
         # Whether or not the store can be reached.
-        (self.traffic.stopped.add if asked.on else self.traffic.stopped.discard)("asked")
+        (self.traffic.stopped.add if asked.on else self.traffic.stopped.discard)(ASKED)
         return _json(await asyncio.to_thread(self.orders.kill, on=asked.on, who=asked.who, why=asked.why))
 
     async def _body(self, request: Request) -> bytes:

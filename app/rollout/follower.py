@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from app.errors import CorewriteError, StoreError
 from app.rewrite.lineup import Lineup
+from app.rollout.traffic import ASKED
 from app.telemetry import LOGGER
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Follower:
                 self._begin_to_load(wanted)
         # What is promoted and not loaded here yet is not dealt here yet.
         self._traffic.dealing = self._dealt(replace(deployment, promoted=self._stable))
+        if deployment.killed:  # from here on the store says when it is over, whoever is asked to end it
+            self._traffic.stopped.discard(ASKED)
 
     def _promote(self, promoted: Rollout) -> bool:
         """Have the stable lineup switch to what was promoted, if it is loaded; else load it."""

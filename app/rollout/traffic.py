@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 NOTHING_DEPLOYED = Deployment(None, None, None)
+ASKED = "asked"
+"""Why a replica has stopped that was asked to, until it sees that the store has been told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,8 +194,11 @@ def test_killed_everybody_gets_the_original(url: str, folder: Path) -> None:
             await until(lambda: originals(other))
             status = await other.status()
             assert (status["killed"], status["switch"]["who"]) == (True, "ann")
+            await until(lambda: one.sees("corewrite_killed 1.0"))
+            await asyncio.sleep(0.3)  # looks at the store are .1 s apart
             await other.post("/v1/admin/kill", {**BECAUSE, "on": False})
             await until(lambda: rewrites(other))
+            await until(lambda: rewrites(one))
 
     async def originals(replica: Replica) -> bool:
         return not await rewrites(replica)
