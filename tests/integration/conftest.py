@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from fakes import FakeCheckpoint, FakeEngine
 from ports import free_port
+from pydantic import SecretStr
 from waiting import wait_until
 
 from app.http.server import DrainingServer, make_server
@@ -33,8 +35,14 @@ def served_engine() -> FakeEngine:
 @pytest.fixture(scope="module")
 def server(served_engine: FakeEngine) -> Iterator[DrainingServer]:
     settings = Settings(port=0, body_timeout_s=2, deadline_ms=5000, relevance="none")
-    app = create_app(settings, engine=served_engine, checkpoint=FakeCheckpoint())
-    server = make_server(app, settings)
+    with running(settings, served_engine) as server:
+        yield server
+
+
+@contextmanager
+def running(settings: Settings, engine: FakeEngine) -> Iterator[DrainingServer]:
+    """A server in a thread of its own."""
+    server = make_server(create_app(settings, engine=engine, checkpoint=FakeCheckpoint()), settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started)
@@ -46,8 +54,29 @@ def server(served_engine: FakeEngine) -> Iterator[DrainingServer]:
 
 @pytest.fixture(scope="module")
 def url(server: DrainingServer) -> str:
+    return url_of(server)
+
+
+def url_of(server: DrainingServer) -> str:
     port = server.servers[0].sockets[0].getsockname()[1]
     return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def url_with_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server that has rollouts, and whose administrators have a token."""
+    folder = tmp_path_factory.mktemp("rollouts")
+    settings = Settings(
+        port=0,
+        body_timeout_s=2,
+        relevance="none",
+        rollouts=SecretStr(f"sqlite:///{folder}/rollouts.db"),
+        registry=str(folder / "registry"),
+        admin_token=SecretStr("secret"),
+        rollout_flush_s=0.02,
+    )
+    with running(settings, FakeEngine()) as server:
+        yield url_of(server)
 
 
 @pytest.fixture
