@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, text
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, func, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -44,6 +45,12 @@ class Database:
         dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         return dialect.insert(table)
 
+    def listed(self, column: Column[Any]) -> Any:
+        """All values of a column in a group, in the order of the other columns; read with `unlisted`."""
+        if self.engine.dialect.name == "postgresql":
+            return func.array_agg(column)
+        return func.json_group_array(column)
+
     def now(self) -> datetime:
         """Return the time of day by the database's own clock, which is one for all replicas.
 
@@ -71,6 +78,12 @@ class Database:
             raise RolloutError(conflict) from error
         except SQLAlchemyError as error:
             raise StoreError(f"the store of rollouts: {getattr(error, 'orig', None) or error}") from error
+
+
+def unlisted(values: list[Any] | str) -> list[Any]:
+    """What `Database.listed` has made."""
+    found: list[Any] = json.loads(values) if isinstance(values, str) else values
+    return found
 
 
 def _options(url: str) -> dict[str, Any]:
