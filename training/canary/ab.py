@@ -202,7 +202,7 @@ async def prove(config: AbConfig, folder: Path, needs: Sequence[Need], harmful: 
     options = {
         "stable_stages": "[]",
         "holdout_ratio": config.holdout_ratio,
-        "rollout_decide_s": 3.0,
+        "rollout_decide_s": 5.0,
         "rollout_flush_s": FLUSH_S,
     }
     records: list[Any] = []
