@@ -49,7 +49,15 @@ margin = 0.01
 tolerated = 0.05
 """
 CONFIG = AbConfig(
-    drill=Path("none"), hack="none", gate={}, clients=500, holdout_ratio=0.1, before=0, most=1200, plan=PLAN
+    drill=Path("none"),
+    hack="none",
+    gate={},
+    clients=500,
+    holdout_ratio=0.1,
+    before=0,
+    most=1200,
+    most_unchanged=1200,
+    plan=PLAN,
 )
 
 

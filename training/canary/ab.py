@@ -61,6 +61,7 @@ class AbConfig(Section):
     holdout_ratio: float = Field(ge=0, le=0.5)
     before: int = Field(description="searches before the first launch")
     most: int = Field(description="searches in which a rollout has to come to an end")
+    most_unchanged: int = Field(description="searches after which one that changes nothing is called off")
     plan: str = Field(description="of all rollouts, as TOML, without its stages")
     seed: int = 1
 
@@ -220,7 +221,8 @@ async def prove(config: AbConfig, folder: Path, needs: Sequence[Need], harmful: 
         keep(await proof.rollout("incident-again", harmful, all_stages, faults=faults_of(service)))
 
         same, crashing = twin(folder, "no-change"), twin(folder, "crash")
-        keep(await proof.rollout("no-change", same, all_stages, ungated=True, faults=faults_of(service)))
+        faults, most = faults_of(service), config.most_unchanged
+        keep(await proof.rollout("no-change", same, all_stages, ungated=True, faults=faults, most=most))
         faults = [crash_of(service, crashing)]
         keep(await proof.rollout("crash", crashing, all_stages, ungated=True, faults=faults))
         keep(await proof.bounds())
