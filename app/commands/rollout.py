@@ -132,6 +132,13 @@ def _shown(status: dict[str, Any]) -> str:
         f"{_number(one['high'])}{', HARMFUL' if one['harmful'] else ''}"
         for one in verdict["findings"]
     ]
+    goal = verdict["findings"][0]["metric"]
+    lines += [
+        f"  {one['pair']}, {one['traffic']} searches: {goal} {one['treated']:.4f} for {one['control']:.4f}, "
+        f"{_number(one['change'])} ({one['scale']}; {_number(one['low'])} to {_number(one['high'])})"
+        for one in rollout["comparisons"]
+        if one["metric"] == goal and one["change"] is not None
+    ]
     lines += [f"  {name}: {arm['searches']:.0f} searches" for name, arm in rollout["arms"].items()]
     return "\n".join([*lines, ""])
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_checkpoint import write_checkpoint
 
 from app.cli import main
 from app.commands.rollout import LAUNCH, add_rollout
+from app.rollout.assignment import BUCKETS
+from app.rollout.counts import CountStore
+from app.rollout.database import Database
+from app.rollout.evidence import Cell
 from app.rollout.plan import read_plan
 
 PLAN = """
@@ -75,6 +82,26 @@ def test_a_rollout_at_the_terminal(run: Terminal) -> None:
         "start",
         "rollback",
     ]
+
+
+def test_what_is_known_is_told(run: Terminal) -> None:
+    """Every bucket has searched 10 times, and every second one has changed 3 queries."""
+    started(run)
+    store = Database(f"sqlite:///{run.folder / 'rollouts.db'}")
+    cells = {
+        Cell(1, 0, impacted=False, bucket=bucket): np.array([10.0, 3.0 * (bucket % 2), 0, 0, 0, 0])
+        for bucket in range(BUCKETS)
+    }
+    CountStore(store).take({}, cells, datetime.now(UTC))
+    store.close()
+    told = run.rollout("status")
+    assert "canary: 1000 searches" in told
+    (line,) = [line for line in told.splitlines() if "canary against stable" in line]
+    assert re.fullmatch(
+        r"  canary against stable, all searches: changed 0\.1\d{3} for 0\.1\d{3}, "
+        r"[+-]0\.\d{4} \(relative; -0\.\d{4} to \+0\.\d{4}\)",
+        line,
+    )
 
 
 def test_there_is_a_plan_to_begin_with(run: Terminal) -> None:
