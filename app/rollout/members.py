@@ -27,9 +27,9 @@ class Members:
     def replicas(self, since: datetime, at: datetime) -> dict[str, Digest | None]:
         """Return the replicas that have lived since a moment, and what each has loaded for the canary.
 
-        What has lived after `at`, which is now, has lived by a clock that was set back since.
+        What has lived long after `at`, which was now, has lived by a clock that was set back since.
         """
-        lived = REPLICAS.c.seen_at.between(since.timestamp(), at.timestamp())
+        lived = REPLICAS.c.seen_at.between(since.timestamp(), (at + (at - since)).timestamp())
         with self._database.begin() as connection:
             rows = connection.execute(select(REPLICAS).where(lived)).all()
             return {row.id: row.loaded for row in rows}

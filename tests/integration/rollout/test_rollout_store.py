@@ -207,7 +207,7 @@ def test_replicas_are_known_by_their_heartbeats(database: Database) -> None:
     members.beat("two", A, NOW - timedelta(seconds=9))
     members.beat("gone", A, NOW - timedelta(seconds=11))
     members.beat("of tomorrow", A, NOW + timedelta(days=1))
-    members.beat("one", B, NOW)
+    members.beat("one", B, NOW + timedelta(seconds=1))  # while we were asking
     assert members.replicas(NOW - timedelta(seconds=10), NOW) == {"one": B, "two": A}
 
 
