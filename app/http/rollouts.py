@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.http.bearer import Bearer
     from app.rollout.traffic import Traffic
 
-_MAX_BODY_BYTES = 65_536
+_MAX_BODY_BYTES = 524_288  # of the longest plan, each character of it escaped
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 

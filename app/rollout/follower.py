@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from app.rollout.traffic import Dealing, Traffic
 
 
+BEAT_S = 2.0
+"""About so often a replica says that it lives, and at once what it has loaded."""
+
+
 class Source(Protocol):
     """What is followed; it blocks."""
 
@@ -85,7 +89,8 @@ class Follower:
         self._stable: Rollout | None = None
         self._canary: Digest | None = None
         self._loading: tuple[Digest, asyncio.Task[None]] | None = None
-        self._tried, self._failed = asyncio.Event(), False
+        self._tried, self._failed, self._lacks = asyncio.Event(), False, False
+        self._beaten: tuple[Digest | None, float] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self.sight = Sight(None, None)
 
@@ -102,9 +107,10 @@ class Follower:
         """
         await self.look()
         # What is stable first, and then the canary. One that cannot be loaded holds nothing up.
-        while self._loading is not None and not self._loading[1].done() and not self._failed:
-            self._tried.clear()
-            await self._tried.wait()
+        while self._lacks and not self._failed and self.sight.why is None:
+            if self._loading is not None and not self._loading[1].done():
+                self._tried.clear()
+                await self._tried.wait()
             await self.look()
 
     async def follow(self) -> None:
@@ -138,7 +144,9 @@ class Follower:
             # A salt's order takes long enough to be made here, and not by the first request that needs it.
             await loop.run_in_executor(self._thread, self._dealt(deployment).split.arm_of, 0)
             self._apply(deployment)
-            await loop.run_in_executor(self._thread, self._source.beat, self._canary)
+            if self._beaten != (beaten := (self._canary, loop.time() // BEAT_S)):
+                await loop.run_in_executor(self._thread, self._source.beat, self._canary)
+                self._beaten = beaten
         except StoreError as error:
             if self.sight.why is None:
                 LOGGER.warning("rollouts: the store is lost", extra={"fields": {"detail": str(error)}})
@@ -162,6 +170,7 @@ class Follower:
                 self._lineups.canary, self._canary = self._lineups.stable, wanted
             elif wanted is not None:
                 self._begin_to_load(wanted)
+        self._lacks = self._stable != promoted or self._canary != wanted
         # What is promoted and not loaded here yet is not dealt here yet.
         self._traffic.dealing = self._dealt(replace(deployment, promoted=self._stable))
         if deployment.killed:  # from here on the store says when it is over, whoever is asked to end it

@@ -61,12 +61,12 @@ class RolloutSettings(BaseSettings):
         ),
     )
     rollout_poll_s: float = Field(
-        default=0.4,
+        default=0.25,
         gt=0,
         le=1.0,
         description=(
-            "Seconds between looks at the store and at the kill file. 0.4: what is decided there holds here "
-            "within a second."
+            "Seconds between looks at the store and at the kill file. 0.25: what is decided there holds here "
+            "within a second, also where the machine is busy."
         ),
     )
     rollout_flush_s: float = Field(
