@@ -10,27 +10,43 @@ from typing import Any
 Ends = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def page(found: Ends, runs: int) -> str:
-    """Return the study as Markdown."""
+def summary(found: Ends) -> list[dict[str, Any]]:
+    """Return a row for each kind: how its rollouts ended, and the median searches until then."""
+    rows = []
+    for key, ends in found.items():
+        success, judge = key.split(" | ")
+        shares = {
+            action: sum(end["action"] == action for end in ends) / len(ends)
+            for action in ("rolled back", "promoted", "neither")
+        }
+        times = {
+            "exposed until back": _median(ends, "rolled back", "exposed"),
+            "searches until everybody": _median(ends, "promoted", "searches"),
+        }
+        rows.append({"success": success, "judge": judge, "rollouts": len(ends), **shares, **times})
+    return rows
+
+
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of `summary` as Markdown."""
     lines = [
         "# What the judge of rollouts gets right, and how soon",
         "",
         "`python -m training.canary.study` writes this: simulated rollouts of `app/rollout/launch.toml`,",
-        f"the times of its steps taken out; {runs} of each kind, the same for each judge. Searches are",
-        "thousands, the median of those rollouts that ended so: of the canary's clients until it was rolled",
-        "back, of everybody until it was promoted.",
+        f"the times of its steps taken out; {rows[0]['rollouts']} of each kind, the same for each judge.",
+        "Searches are thousands, the median of those that ended so: of the canary's clients until it",
+        "was rolled back, of everybody until it was promoted.",
         "",
         "| true success | judge | rolled back | promoted | neither | exposed until back | until everybody |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
-    for key, ends in found.items():
-        success, judge = key.split(" | ")
-        shares = [
-            f"{sum(end['action'] == action for end in ends) / len(ends):.1%}"
-            for action in ("rolled back", "promoted", "neither")
+    for row in rows:
+        shares = [f"{row[action]:.1%}" for action in ("rolled back", "promoted", "neither")]
+        times = [
+            "" if (time := row[name]) is None else f"{time / 1000:.0f}"
+            for name in ("exposed until back", "searches until everybody")
         ]
-        times = [_median(ends, "rolled back", "exposed"), _median(ends, "promoted", "searches")]
-        lines.append(f"| {' | '.join([success, judge, *shares, *times])} |")
+        lines.append(f"| {' | '.join([row['success'], row['judge'], *shares, *times])} |")
     return "\n".join([*lines, "", "![ends](canary.png)", ""])
 
 
@@ -59,6 +75,6 @@ def draw(found: Ends, path: Path) -> None:
     plt.close(figure)
 
 
-def _median(ends: Sequence[Mapping[str, Any]], action: str, of: str) -> str:
-    values = [end[of] / 1000 for end in ends if end["action"] == action]
-    return f"{median(values):.0f}" if values else ""
+def _median(ends: Sequence[Mapping[str, Any]], action: str, of: str) -> float | None:
+    values = [end[of] for end in ends if end["action"] == action]
+    return median(values) if values else None

@@ -29,7 +29,7 @@ from app.rollout.evidence import CANARY, MEASURES, Period
 from app.rollout.plan import Plan, read_plan
 from training.canary.crowd import RATES, Crowd
 from training.canary.judges import Judge, MannWhitney, Sequential, ZTest
-from training.canary.page import draw, page
+from training.canary.page import draw, page, summary
 from training.loop import write_whole
 
 SEARCHES = 5_000
@@ -103,11 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=int, default=400, help="rollouts of each kind (%(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="(%(default)s)")
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path("runs/canary"), help="of every end (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/canary"), help="(%(default)s)")
     args = parser.parse_args(argv)
     plan = read_plan(LAUNCH.read_text(encoding="utf-8"))
-    args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "canary.json"
+    for folder in (args.run_dir, args.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    file = args.run_dir / "ends.json"
     found: dict[str, list[dict[str, object]]] = json.loads(file.read_text()) if file.exists() else {}
     cells = [(success, judge) for success in SUCCESS for judge in JUDGES]
     with ProcessPoolExecutor(args.processes) as pool:
@@ -118,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found[key] = list(pool.map(work, range(args.runs), chunksize=4))
                 write_whole(file, json.dumps(found, indent=1) + "\n")
     draw(found, args.out / "canary.png")
-    told = page(found, args.runs)
+    rows = summary(found)
+    write_whole(args.out / "canary.json", json.dumps(rows, indent=1) + "\n")
+    told = page(rows)
     write_whole(args.out / "README.md", told)
     sys.stdout.write(told)
     return 0

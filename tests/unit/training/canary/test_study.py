@@ -15,7 +15,7 @@ from app.rollout.plan import Plan, read_plan
 from training.canary import study
 from training.canary.crowd import RATES, Crowd
 from training.canary.judges import LEAST_LOOKS, MannWhitney, Sequential, ZTest
-from training.canary.page import page
+from training.canary.page import page, summary
 from training.canary.study import End, effects_of, main, simulate
 
 PLAN = read_plan(LAUNCH.read_text(encoding="utf-8"))
@@ -99,19 +99,27 @@ def test_a_rank_test_waits_for_enough_looks() -> None:
 def test_the_page_counts_ends() -> None:
     back = {"action": "rolled back", "searches": 9000.0, "exposed": 2000.0}
     promoted = {"action": "promoted", "searches": 70_000.0, "exposed": 1.0}
-    told = page({"same | ours": [back, back, promoted, {**back, "action": "neither"}]}, 4)
+    rows = summary(
+        {"same | ours": [back, back, promoted, {**back, "action": "neither"}], "+1 % | ours": [back]}
+    )
+    told = page(rows)
+    assert "; 4 of each kind" in told
     assert "| same | ours | 50.0% | 25.0% | 25.0% | 2 | 70 |" in told
+    assert "| +1 % | ours | 100.0% | 0.0% | 0.0% | 2 |  |" in told
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "SUCCESS", {"-10 %": -0.3})
     monkeypatch.setattr(study, "JUDGES", {"ours": Sequential, "theirs": ZTest})
     known = [{"action": "promoted", "searches": 1.0, "exposed": 1.0}] * 2
-    file = tmp_path / "canary.json"
+    file = tmp_path / "run" / "ends.json"
+    file.parent.mkdir()
     file.write_text(json.dumps({"-10 % | ours": known}))
     monkeypatch.setattr(study, "draw", lambda *_: None)
-    assert main(["--runs", "2", "--processes", "1", "--out", str(tmp_path)]) == 0
+    folders = ["--run-dir", str(file.parent), "--out", str(tmp_path)]
+    assert main(["--runs", "2", "--processes", "1", *folders]) == 0
     found = json.loads(file.read_text())
     assert found["-10 % | ours"] == known
     assert [end["action"] for end in found["-10 % | theirs"]] == ["rolled back"] * 2
     assert "| -10 % | theirs | 100.0% |" in (tmp_path / "README.md").read_text()
+    assert [row["judge"] for row in json.loads((tmp_path / "canary.json").read_text())] == ["ours", "theirs"]
