@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from app.registry.store import alone
 from training.ablation_bench import Bench, Plan, Row
 from training.ablations_plot import draw_ablations, table
 from training.compare import compare
@@ -78,14 +77,10 @@ class Record:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Any]]:
-        folder = os.open(self._file.parent, os.O_RDONLY)  # what is locked; the file is another one each time
-        try:
-            flock(folder, LOCK_EX)
+        with alone(self._file.parent):  # the folder is what is locked; the file is another one each time
             content = self.content
             yield content
             write_whole(self._file, json.dumps(content, indent=1) + "\n")
-        finally:
-            os.close(folder)
 
 
 def fill(record: Record, plan: Plan, runs: Path, groups: Sequence[str] = ()) -> None:

@@ -153,7 +153,7 @@ class Registry:
             CheckpointError, UnknownCheckpointError, RegistryError: as `pull` does.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.parent):
+        with alone(folder.parent):
             try:
                 if address_of((folder / MANIFEST_NAME).read_bytes()) == digest:
                     return load_checkpoint(folder, signers=self._signers)
@@ -300,7 +300,7 @@ class Registry:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep others who ask for the same from a folder, until this process ends at the latest."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -24,8 +24,6 @@ from app.rollout.verdict import Moment, Verdict, judge
 from app.telemetry import LOGGER
 
 LEASE = "controller"
-ALIVE_S = 10.0
-"""A replica that was not heard of for so long is none."""
 KNOWN_FOR = timedelta(days=7)
 """An event that comes again within this time counts once."""
 FORGET_S = 3600.0
@@ -143,8 +141,7 @@ class Controller:
         waited = self._elapsed(rollout, "preparing", rollout.started)
         if waited > rollout.plan.max_s:
             return "rollback", f"not every replica has loaded it after {rollout.plan.max_s:g} s"
-        at = self._now()
-        replicas = self._members.replicas(at - timedelta(seconds=ALIVE_S), at)
+        replicas = self._members.replicas(self._now())
         missing = [name for name, loaded in replicas.items() if loaded != rollout.checkpoint]
         if waited < rollout.plan.prepare_s or missing or not replicas:
             return None, f"{len(missing)} of {len(replicas)} replicas have not loaded it"

@@ -140,10 +140,7 @@ class Follower:
         """Look at the store once, and do what it says."""
         loop = asyncio.get_running_loop()
         try:
-            deployment = await loop.run_in_executor(self._thread, self._source.deployment)
-            # A salt's order takes long enough to be made here, and not by the first request that needs it.
-            await loop.run_in_executor(self._thread, self._dealt(deployment).split.arm_of, 0)
-            self._apply(deployment)
+            self._apply(await loop.run_in_executor(self._thread, self._deployment))
             if self._beaten != (beaten := (self._canary, loop.time() // BEAT_S)):
                 await loop.run_in_executor(self._thread, self._source.beat, self._canary)
                 self._beaten = beaten
@@ -153,6 +150,12 @@ class Follower:
             self.lost(str(error))
         else:
             self.sight = Sight(self._now(), None)
+
+    def _deployment(self) -> Deployment:
+        deployment = self._source.deployment()
+        # A salt's order takes long enough to be made here, and not by the first request that needs it.
+        self._dealt(deployment).split.arm_of(0)
+        return deployment
 
     def lost(self, why: str) -> None:
         """Note that the store is out of reach."""

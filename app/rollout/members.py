@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
 from app.contracts.manifest import Digest
 from app.rollout.database import Database
 from app.rollout.tables import LEASES, REPLICAS
+
+ALIVE = timedelta(seconds=10)
+"""A replica that was not heard of for so long is none."""
 
 
 class Members:
@@ -24,12 +27,12 @@ class Members:
             changes = {"seen_at": insert.excluded.seen_at, "loaded": insert.excluded.loaded}
             connection.execute(insert.on_conflict_do_update(index_elements=[REPLICAS.c.id], set_=changes))
 
-    def replicas(self, since: datetime, at: datetime) -> dict[str, Digest | None]:
-        """Return the replicas that have lived since a moment, and what each has loaded for the canary.
+    def replicas(self, at: datetime) -> dict[str, Digest | None]:
+        """Return the replicas that live at a moment, which is now, and what each has loaded for the canary.
 
-        What has lived long after `at`, which was now, has lived by a clock that was set back since.
+        What has lived long after it has lived by a clock that was set back since.
         """
-        lived = REPLICAS.c.seen_at.between(since.timestamp(), (at + (at - since)).timestamp())
+        lived = REPLICAS.c.seen_at.between((at - ALIVE).timestamp(), (at + ALIVE).timestamp())
         with self._database.begin() as connection:
             rows = connection.execute(select(REPLICAS).where(lived)).all()
             return {row.id: row.loaded for row in rows}

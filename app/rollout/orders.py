@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from app.contracts.manifest import Digest
 from app.errors import PlanError, RolloutError
 from app.rollout.comparisons import comparisons
-from app.rollout.controller import ALIVE_S, Dealt, data_age_s, periods_of
+from app.rollout.controller import Dealt, data_age_s, periods_of
 from app.rollout.counts import CountStore
 from app.rollout.evidence import CANARY, STABLE, UNSEEN_CANARY, UNSEEN_STABLE, Group, Period
 from app.rollout.members import Members
@@ -108,7 +108,7 @@ class Orders:
     def status(self) -> dict[str, Any]:
         """Return what is deployed, what is known of the live rollout, and who takes part."""
         deployment, at = self.store.deployment(), self.now()
-        replicas = self.members.replicas(at - timedelta(seconds=ALIVE_S), at)
+        replicas = self.members.replicas(at)
         return {
             **_deployed(deployment),
             "replicas": len(replicas),

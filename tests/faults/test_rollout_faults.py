@@ -89,12 +89,6 @@ def proof(service: Service, monkeypatch: pytest.MonkeyPatch) -> Proof:
     return Proof(CONFIG, service, people, OnePage())  # type: ignore[arg-type]
 
 
-def restart_store(service: Service) -> None:
-    service.store.kill()
-    time.sleep(1.5)
-    service.store.start()
-
-
 def set_ahead(replica: Replica) -> None:
     replica.move_clock(ab.DAY_S)
 
@@ -112,7 +106,7 @@ def test_a_replica_and_the_store_are_killed_and_nobody_notices(
     faults = [
         Fault(1, "a replica was killed", second.kill),
         Fault(2, "and started again", second.start),
-        Fault(3, "the store was killed and started again", lambda: restart_store(service)),
+        Fault(3, "the store was killed and started again", lambda: service.store.restart(1.5)),
         Fault(4, "a clock was set a day ahead", lambda: set_ahead(first)),
         Fault(5, "and right again", lambda: first.move_clock(0)),
     ]

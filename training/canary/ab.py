@@ -153,11 +153,6 @@ def faults_of(service: Service) -> list[Fault]:
     """All that goes wrong, one after the other."""
     first, second = service.replicas
 
-    def restart_store() -> None:
-        service.store.kill()
-        time.sleep(3.0)
-        service.store.start()
-
     def restart_replica() -> None:
         second.kill()
         time.sleep(1.0)
@@ -165,7 +160,7 @@ def faults_of(service: Service) -> list[Fault]:
 
     return [
         Fault(2, "a replica was killed and started again", restart_replica),
-        Fault(6, "the store was killed and started again", restart_store),
+        Fault(6, "the store was killed and started again", lambda: service.store.restart(3.0)),
         Fault(9, "a replica's clock was set a day ahead", lambda: first.move_clock(DAY_S)),
         Fault(12, "and a day back", lambda: first.move_clock(-DAY_S)),
         Fault(15, "and right again", lambda: first.move_clock(0)),

@@ -35,8 +35,10 @@ SEEN = ("rollout", "arm", "searches", "rewritten", "nDCG@10", "queries changed",
 def page(records: Sequence[Record], when: date) -> str:
     """Return the proof as Markdown."""
     rollouts = [one for one in records if "looks" in one]
-    searches = sum(one.get("searches", 0) for one in records)
+    crashes = [crash for one in records for crash in one.get("crashes", ())]
+    searches = sum(one.get("searches", 0) for one in records) + sum(one["answered"] for one in crashes)
     failed = sum(one["tally"]["failed"] for one in records if "tally" in one)
+    failed += sum(one["failed"] for one in crashes)
     launches = [one for one in rollouts if one["name"].startswith("launch")]
     return f"""# Two launches and an incident, end to end
 

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,12 @@ class PostgresServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def restart(self, down_s: float) -> None:
+        """Kill it, and start it again after so many seconds."""
+        self.kill()
+        time.sleep(down_s)
+        self.start()
 
     def database(self) -> str:
         """Make a new, empty database; return its SQLAlchemy URL."""
