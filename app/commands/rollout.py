@@ -116,6 +116,8 @@ def _shown(status: dict[str, Any]) -> str:
     stable = status["stable"]
     promoted = stable and f"{stable['checkpoint'][:12]} for {', '.join(stable['stages'])}"
     lines.append(f"stable: {promoted or 'what replicas are set to'}")
+    if "rollout" not in status:  # whoever throws the kill switch is in a hurry
+        return "\n".join([*lines, ""])
     if not (rollout := status["rollout"]):
         return "\n".join([*lines, "no rollout yet", ""])
     last, verdict = rollout["last"], rollout["verdict"]

@@ -101,9 +101,12 @@ class Orders:
         return self.status()
 
     def kill(self, *, on: bool, who: str, why: str) -> dict[str, Any]:
-        """Give everybody the original, or stop doing so."""
+        """Give everybody the original, or stop doing so; return what is deployed.
+
+        Nothing more: whoever is in a hurry does not wait for a verdict.
+        """
         self.store.switch(killed=on, who=who, why=why, at=self.now())
-        return self.status()
+        return _deployed(self.store.deployment())
 
     def status(self) -> dict[str, Any]:
         """Return what is deployed, what is known of the live rollout, and who takes part."""

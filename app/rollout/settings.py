@@ -73,8 +73,9 @@ class RolloutSettings(BaseSettings):
         default=1.0,
         gt=0,
         description=(
-            "Seconds between flushes of what was counted. 1: so much a crash may lose of searches, and so "
-            "long an event waits to be acknowledged."
+            "Seconds within which what was counted is in the store: it is flushed twice in each. 1: so much "
+            "a crash may lose of searches, and so long an event waits to be acknowledged at most, while a "
+            "flush takes less than half of it."
         ),
     )
     enabled: bool = Field(

@@ -171,10 +171,14 @@ def test_promoted_by_hand_it_is_stable_also_for_replicas_that_start_later(url: s
             async def rewrites() -> bool:
                 return bool((await later.search(7))["rewrites"])
 
-            await until(rewrites)
+            async def pointed() -> bool:  # by whoever may decide: the first one, or this one in its place
+                return aliases.current("stable") is not None
 
-    asyncio.run(story())
+            await until(rewrites)
+            await until(pointed)
+
     aliases = Registry(Place.at(str(folder / "registry"))).aliases
+    asyncio.run(story())
     moved = aliases.current("stable")
     assert moved is not None
     assert moved.to_digest == aliases.all()["candidate"]
@@ -189,7 +193,8 @@ def test_killed_everybody_gets_the_original(url: str, folder: Path) -> None:
             await one.start()
             await one.post("/v1/admin/rollout/promote", BECAUSE)
             await until(lambda: rewrites(other))
-            await one.post("/v1/admin/kill", BECAUSE)
+            answer = (await one.post("/v1/admin/kill", BECAUSE)).json()
+            assert (answer["killed"], answer["stable"]["stages"]) == (True, ["finerank"])
             assert not await rewrites(one)
             await until(lambda: originals(other))
             status = await other.status()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ class FakeCounts:
         return {name: value for name, value in zip(MEASURES, values.tolist(), strict=True) if value}
 
 
-def counter_of(store: FakeCounts, known: list[int] | None = None) -> Counter:
+def counter_of(store: FakeCounts, known: list[int] | None = None, flush_s: float = 0.001) -> Counter:
     ticks = count()
     memory: LruCache[str, Cell] = LruCache(max_entries=10, ttl_s=1000.0, clock=lambda: float(next(ticks)))
     return Counter(
@@ -57,9 +58,58 @@ def counter_of(store: FakeCounts, known: list[int] | None = None) -> Counter:
         key=KEY,
         memory=memory,
         now=lambda: NOW,
-        flush_s=0.001,
+        flush_s=flush_s,
         on_known=(known if known is not None else []).append,
     )
+
+
+class Stopwatch(asyncio.SelectorEventLoop):
+    """A loop on which time passes only while everybody waits for it, or as somebody says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._select, self._selector.select = self._selector.select, self._jump
+
+    def time(self) -> float:
+        return self.seconds
+
+    def _jump(self, timeout: float | None = None) -> list[Any]:
+        self.seconds += timeout or 0.0
+        return self._select(timeout and 0.0)
+
+
+@pytest.mark.parametrize(
+    ("takes", "begun"),
+    [(0.0, [0.5, 1.0, 1.5, 2.0]), (0.375, [0.5, 1.0, 1.5, 2.0]), (0.75, [0.5, 1.25, 2.0, 2.75])],
+)
+def test_it_flushes_twice_in_an_interval_however_long_a_flush_takes(takes: float, begun: list[float]) -> None:
+    """So a crash loses one interval of searches at most: a half that waits, and one that is under way."""
+    moments: list[float] = []
+
+    class Slow(FakeCounts):
+        def take(self, *args: Any, **options: Any) -> int:
+            moments.append(loop.seconds)
+            loop.call_soon_threadsafe(search)
+            loop.seconds += takes
+            return super().take(*args, **options)
+
+    async def work() -> None:
+        running = asyncio.create_task(counter.run())
+        search()
+        await enough.wait()
+        running.cancel()
+
+    def search() -> None:
+        counter.saw(HERE, f"q{len(moments)}", fallback=False, seconds=0.25)
+        if len(moments) == len(begun):
+            enough.set()
+
+    enough, counter = asyncio.Event(), counter_of(Slow(), flush_s=1.0)
+    loop = Stopwatch()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(work())
+    assert moments == begun
 
 
 def test_a_search_is_counted_once_whatever_calls_it_has() -> None:
