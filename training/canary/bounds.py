@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from training.canary.service import Service
 
 ORDERS = 20
 CRASHES = 5
-SEARCHES = 3_000
+SEARCHES = 6_000
 LOOK_S = 0.005
 
 
@@ -38,30 +39,37 @@ async def bounds(service: Service, replay: Callable[[], Replay], *, flush_s: flo
             await asyncio.to_thread(service.kill, on=on)
             waits = (asyncio.to_thread(_seconds_until, one, on=on, since=began) for one in service.replicas)
             followed[name].append(max(await asyncio.gather(*waits)))
-    crashes = [await _crash(service, replay()) for _ in range(CRASHES)]
+    crashes = [await _crash(service, replay(), flush_s) for _ in range(CRASHES)]
     return {"name": "bounds", "followed_s": followed, "flush_s": flush_s, "crashes": crashes}
 
 
-async def _crash(service: Service, replay: Replay) -> dict[str, float]:
-    """Kill a replica under load; return how many searches it had answered and nobody counted."""
+async def _crash(service: Service, replay: Replay, flush_s: float) -> dict[str, float]:
+    """Kill a replica under load; return how many searches it had answered, and how many nobody counted.
+
+    `within_flush_s` are those that it had answered in the last `flush_s` of its life.
+    """
     *_, victim = service.replicas
     before = await asyncio.to_thread(counted, service)
 
-    async def kill() -> None:
-        await asyncio.sleep(2.5)
+    async def kill() -> int:
+        by, seen = replay.tally.by, deque([(time.monotonic(), 0)])
+        while by.total() < SEARCHES / 2:
+            await asyncio.sleep(LOOK_S)
+            seen.append((time.monotonic(), by[victim.url]))
+            while seen[0][0] < seen[-1][0] - flush_s:
+                seen.popleft()
         await asyncio.to_thread(victim.kill)
+        return by[victim.url] - seen[0][1]
 
-    began = time.monotonic()
-    await asyncio.gather(replay.run(SEARCHES), kill())
-    seconds = time.monotonic() - began
-    answered = sum(replay.tally.searches.values())
+    _, within = await asyncio.gather(replay.run(SEARCHES), kill())
     await asyncio.sleep(3.0)  # for the flush of the one that is left
     found = await asyncio.to_thread(counted, service) - before
     await asyncio.to_thread(victim.start)
     return {
-        "answered": answered,
+        "answered": sum(replay.tally.searches.values()),
+        "by_victim": replay.tally.by[victim.url],
+        "within_flush_s": within,
         "counted": found,
-        "a_second": answered / seconds,
         "failed": replay.tally.failed,
     }
 

@@ -116,6 +116,8 @@ class Replica:
             "FAKETIME_TIMESTAMP_FILE": str(self._clock),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as for a real clock that somebody sets
+            # Else waits for Python's lock do not end in time, and a thread may wait seconds for its turn.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
     def _is_ready(self) -> bool:

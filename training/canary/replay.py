@@ -34,6 +34,7 @@ class Tally:
         failed: searches that no replica has answered with a success.
         retried: requests that another replica had to answer.
         resent: reports that no replica took, which were sent again later.
+        by: searches by the URL of the replica that has answered them.
         searches, changed, clicks, strict, ndcg, squares: by arm; searches, and sums over them, the last one
             of nDCG@10 squared.
         impacted: searches by arm that got a rewrite.
@@ -44,6 +45,7 @@ class Tally:
     failed: int = 0
     retried: int = 0
     resent: int = 0
+    by: Counter[str] = field(default_factory=Counter)
     searches: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     clicks: Counter[str] = field(default_factory=Counter)
@@ -95,10 +97,12 @@ class Replay:
             "client_id": search.client_id,
             "deadline_ms": DEADLINE_MS,
         }
-        answer = await self._post(session, zlib.crc32(search.client_id.encode()), "/v1/rewrite", asked)
-        if answer is None:
+        found = await self._post(session, zlib.crc32(search.client_id.encode()), "/v1/rewrite", asked)
+        if found is None:
             self.tally.failed += 1
             return
+        url, answer = found
+        self.tally.by[url] += 1
         page = await self._pages.of(search.need, answer)
         outcome = self._people.outcome(search, page.shown)
         tally, arm = self.tally, answer["arm"]
@@ -140,15 +144,15 @@ class Replay:
 
     async def _post(
         self, session: aiohttp.ClientSession, first: int, path: str, body: dict[str, Any]
-    ) -> dict[str, Any] | None:
-        """The answer of one replica, or of the next; None: there was no success anywhere."""
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Which replica answers, the first or the next, and what; None: there was no success anywhere."""
         for attempt in range(len(self._urls)):
             url = self._urls[(first + attempt) % len(self._urls)]
             try:
                 async with session.post(url + path, json=body) as response:
                     if response.ok:
                         self.tally.retried += attempt > 0
-                        return dict(await response.json())
+                        return url, dict(await response.json())
             except (aiohttp.ClientError, TimeoutError):
                 continue
         return None

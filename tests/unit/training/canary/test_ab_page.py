@@ -68,7 +68,7 @@ BEFORE = {"name": "before", "searches": 200, "tally": rollout("x")["tally"]}
 BOUNDS = {
     "name": "bounds",
     "followed_s": {"killed": [0.2, 0.3, 0.9], "back": [0.1, 0.2, 0.3]},
-    "crashes": [{"answered": 100, "counted": 90, "a_second": 50.0, "failed": 0}],
+    "crashes": [{"answered": 100, "counted": 90, "within_flush_s": 25, "failed": 0}],
 }
 
 
@@ -105,7 +105,7 @@ def test_what_is_promised_in_seconds_has_a_worst_case() -> None:
     told = page([rollout("launch-1"), BOUNDS], date(2026, 11, 22))
     assert "| from the kill switch until all replicas give the original | 3 | 0.30 s | 0.90 s |" in told
     assert "never counted | 1 | 10 | 10 |" in told
-    assert "| 1 | 0.40 s | 0.40 s |" in told  # 10 of 25 a second
+    assert "within one flush interval | 1 | 40% | 40% |" in told
 
 
 def test_it_is_drawn(tmp_path: Path) -> None:
