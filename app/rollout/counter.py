@@ -1,6 +1,6 @@
 """Counts searches and events in this replica, and hands them to the store from time to time.
 
-A search is counted when it is answered, and lies in memory until the store has it: that much a crash may lose.
+A search is counted when it is answered, and lies in memory until the store has it: so much a crash may lose.
 An event is acknowledged only when the store has it: one that is not comes again, and counts once.
 """
 
