@@ -12,7 +12,7 @@ VLLM   := .venv-vllm
 RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 
-.PHONY: serve test test-vllm test-oracle lint bench reproduce ablations ab lock clean
+.PHONY: serve test test-vllm test-oracle test-image lint bench reproduce ablations ab lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -27,6 +27,10 @@ test-vllm: $(VLLM)/.test
 # The rollout statistics against GrowthBook's, which need an older numpy.
 test-oracle: $(ORACLE)/.done
 	PYTHONPATH=. $(ORACLE)/bin/python -m pytest -W default --confcutdir tests/oracle_lane tests/oracle_lane
+
+# The image `serve`, built and run in a clean root. As root, with buildah and debootstrap (apt-get install ...).
+test-image: $(VENV)/.test
+	$(BIN)/python -m pytest tests/image_lane $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
