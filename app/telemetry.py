@@ -197,6 +197,12 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "counter",
+        "corewrite_rollout_decisions_total",
+        "Looks at the rollout by a process that may decide; none also where it is another one's turn.",
+        {"result": ("none", "moved", "failed")},
+    ),
+    MetricSpec(
+        "counter",
         "corewrite_events_total",
         "Events, by what became of them; known: they had come before, and are accepted too.",
         {"result": ("accepted", "known", "ignored", "unknown", "invalid")},
@@ -271,6 +277,7 @@ class Metrics:
         self.canary_loaded = self._gauge("corewrite_canary_loaded")
         self.killed = self._gauge("corewrite_killed")
         self.rollout_store = self._gauge("corewrite_rollout_store_up")
+        self.decisions = self._counter("corewrite_rollout_decisions_total")
         self.events = self._counter("corewrite_events_total")
         # Bound once: finding a child by its labels costs more than counting.
         spec = _spec("corewrite_phase_seconds").labels["phase"]

@@ -62,8 +62,7 @@ def make_rollouts(
     """
     database = _database(settings)
     store, counts, members = RolloutStore(database), CountStore(database), Members(database)
-    # One replica after a restart is another one: it has loaded nothing.
-    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    name = process_name()
     key = settings.exposure_key
     clock = time.monotonic
     counter = Counter(
@@ -91,24 +90,34 @@ def make_rollouts(
         (metrics.rollout_store, lambda: follower.sight.why is None),
     ):
         bind(gauge, value)
-    controller = Controller(
-        store=store,
-        counts=counts,
-        members=members,
-        dealt=Dealt(settings.assignment_salt, settings.holdout_ratio),
-        name=name,
-        now=database.now,
-        clock=clock,
-        lease_s=LEASES * settings.rollout_decide_s,
-        on_promoted=partial(_point, settings),
-    )
     return RolloutReplica(
         database,
         follower=follower,
         counter=counter,
-        controller=controller if settings.rollout_controller else None,
+        controller=make_controller(settings, database, name) if settings.rollout_controller else None,
         orders=make_orders(settings, database),
         decide_s=settings.rollout_decide_s,
+        on_decision=lambda result: metrics.decisions.labels(result).inc(),
+    )
+
+
+def process_name() -> str:
+    """Return a name that no other process has: a replica after a restart has loaded nothing."""
+    return f"{socket.gethostname()}-{secrets.token_hex(4)}"
+
+
+def make_controller(settings: Settings, database: Database, name: str) -> Controller:
+    """Return what decides on the rollouts of a store, as one of those that may."""
+    return Controller(
+        store=RolloutStore(database),
+        counts=CountStore(database),
+        members=Members(database),
+        dealt=Dealt(settings.assignment_salt, settings.holdout_ratio),
+        name=name,
+        now=database.now,
+        clock=time.monotonic,
+        lease_s=LEASES * settings.rollout_decide_s,
+        on_promoted=partial(_point, settings),
     )
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from app.errors import CorewriteError, RolloutError
+from app.errors import CorewriteError, RolloutError, StoreError
 from app.rollout.assignment import BUCKETS
 from app.rollout.counts import CountStore
 from app.rollout.evidence import MEASURES, Period, Traffic
@@ -154,6 +154,17 @@ class Controller:
             self._watches[key] = max(0.0, (self._now() - since).total_seconds()), self._clock()
         before, started = self._watches[key]
         return before + self._clock() - started
+
+
+def decide_and_tell(controller: Controller, tell: Callable[[str], object]) -> None:
+    """Decide once, and tell what came of it: none, moved, or failed, which is not the end of it."""
+    try:
+        moved = controller.decide()
+    except StoreError as error:
+        LOGGER.warning("rollouts: no decision", extra={"fields": {"detail": str(error)}})
+        tell("failed")
+    else:
+        tell("none" if moved is None else "moved")
 
 
 def data_age_s(counts: CountStore, rollout: Rollout, now: datetime) -> float | None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from app.errors import StoreError
-from app.rollout.controller import Controller
+from app.rollout.controller import Controller, decide_and_tell
 from app.rollout.counter import Counter
 from app.rollout.database import Database
 from app.rollout.follower import Follower
@@ -29,6 +29,7 @@ class RolloutReplica:
         controller: decides; None: this replica may not.
         orders: what people may ask.
         decide_s: seconds between decisions.
+        on_decision: told what came of each; from a thread of its own.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class RolloutReplica:
         controller: Controller | None,
         orders: Orders,
         decide_s: float,
+        on_decision: Callable[[str], object],
     ) -> None:
         self._database, self.follower, self.counter = database, follower, counter
         self._controller, self._decide_s, self.orders = controller, decide_s, orders
+        self._on_decision = on_decision
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="controller")
 
@@ -96,7 +99,4 @@ class RolloutReplica:
     async def _decide(self, controller: Controller) -> None:
         while True:
             await asyncio.sleep(self._decide_s)
-            try:
-                await self._at_the_store(controller.decide)
-            except StoreError as error:
-                LOGGER.warning("rollouts: no decision", extra={"fields": {"detail": str(error)}})
+            await self._at_the_store(decide_and_tell, controller, self._on_decision)
