@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from training.gate.window import WindowConfig
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 -- it has no public name
+
+
+LAST_WEEK = "last-week"
 
 
 def add_cycle(subparsers: Subparsers) -> None:
@@ -27,7 +31,10 @@ def add_cycle(subparsers: Subparsers) -> None:
         "--config", type=Path, required=True, help="TOML, such as training/configs/cycle.toml"
     )
     parser.add_argument(
-        "--window", required=True, metavar="FIRST/LAST", help="days, such as 2026-11-08/2026-11-15"
+        "--window",
+        required=True,
+        metavar="FIRST/LAST",
+        help="days, such as 2026-11-08/2026-11-15; last-week: the last one, Monday to Monday, UTC",
     )
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/cycles"), help="a folder for each (%(default)s)"
@@ -49,7 +56,7 @@ def run_cycle(args: argparse.Namespace) -> int:
     from training.run_loop import run  # noqa: PLC0415
 
     try:
-        window = DataWindow.parse(args.window)
+        window = DataWindow.parse(last_week(datetime.now(UTC)) if args.window == LAST_WEEK else args.window)
     except ValueError as error:
         sys.stderr.write(f"corewrite cycle: --window: {error}\n")
         return 2
@@ -63,6 +70,12 @@ def run_cycle(args: argparse.Namespace) -> int:
         return 2
     sys.stdout.write((folder / "summary.md").read_text(encoding="utf-8"))
     return EXIT[verdict]
+
+
+def last_week(now: datetime) -> str:
+    """Return the last week that is over: the same all week long, so that a late try goes on with it."""
+    monday = now.date() - timedelta(days=now.weekday())
+    return f"{monday - timedelta(weeks=1)}/{monday}"
 
 
 def gated(candidate: Path, incumbent: Path, config: WindowConfig, policy: Path | None, folder: Path) -> str:

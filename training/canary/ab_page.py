@@ -123,7 +123,8 @@ def _list(rollouts: Iterable[Record]) -> str:
 
 def _told(one: Record) -> list[str]:
     tally, last = one["tally"], one["status"]["last"]
-    ended = f"{last['state'].replace('_', ' ')}: {last['why']}"
+    over = last["state"] in {"promoted", "rolled_back"}
+    ended = f"{last['state'].replace('_', ' ')}: {last['why']}" if over else "called off, undecided"
     numbers = [f"{tally[name]:,}" for name in ("failed", "retried", "resent", "exposed")]
     return [one["name"], ", ".join(one["stages"]), f"{one['searches']:,}", ended, *numbers]
 

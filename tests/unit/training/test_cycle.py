@@ -19,6 +19,7 @@ from app.cli import main
 from app.contracts.manifest import DataWindow
 from app.registry.place import Place
 from app.registry.store import Registry
+from training.cli_cycle import last_week
 from training.config import LoopConfig, read_config
 from training.cycle import Cycle, CycleConfig, CycleError, Steps, locked
 from training.gate.window import WindowConfig
@@ -212,3 +213,15 @@ def test_a_window_is_two_days_in_order(text: str, capsys: pytest.CaptureFixture[
 def test_the_configuration_is_read() -> None:
     given = read_config(ROOT / "training" / "configs" / "cycle.toml", CycleConfig)
     assert (given.loop.name, given.gate_ratio) == ("week", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("now", "week"),
+    [
+        ("2026-11-22T23:59:59+00:00", "2026-11-09/2026-11-16"),  # a Sunday
+        ("2026-11-23T00:00:00+00:00", "2026-11-16/2026-11-23"),
+        ("2026-11-29T12:00:00+00:00", "2026-11-16/2026-11-23"),
+    ],
+)
+def test_last_week_is_the_same_all_week_long(now: str, week: str) -> None:
+    assert last_week(datetime.fromisoformat(now)) == week

@@ -127,3 +127,11 @@ def test_a_note_in_the_weights_leaves_the_tensors(header: str) -> None:
     assert noted[8 + length :] == b"tensors"
     assert b'"note": "twin"' in noted[8 : 8 + length]
     assert (b"format" in noted) == ("format" in header)
+
+
+def test_what_did_not_end_by_itself_was_called_off() -> None:
+    one = rollout("launch-2")
+    one["status"]["last"]["state"] = "running"
+    assert "| launch-2 | recall, finerank | 1,000 | called off, undecided | 0 |" in page(
+        [one], date(2026, 11, 22)
+    )
