@@ -47,17 +47,20 @@ class Crowd:
         }
         object.__setattr__(self, "rates", rates)
 
-    def between_looks(self, period: Period, look: int, effects: Mapping[str, float]) -> Floats:
+    def between_looks(
+        self, period: Period, look: int, effects: Mapping[str, float], *, times: float = 1.0
+    ) -> Floats:
         """Return what happens until the next look, [BUCKETS, MEASURES].
 
         Args:
             period: how the clients are dealt.
             look: from 0, for the season.
             effects: by metric, what the canary multiplies it by.
+            times: as many searches as usual.
         """
         season = 1 + SEASON * math.sin(2 * math.pi * look / SEASON_LOOKS)
         shown = members(period.split)[CANARY]
-        searches = self.rng.poisson(self.searches * self.busy)
+        searches = self.rng.poisson(times * self.searches * self.busy)
         found = np.zeros((BUCKETS, len(MEASURES)))
         found[:, 0] = searches
         for name, rates in self.rates.items():

@@ -2,7 +2,9 @@
 
 Each run is a rollout of `app/rollout/launch.toml` with the time taken out of it: a checkpoint whose true
 effect is known, clients of `training.canary.crowd`, a look after every few thousand searches. All judges see
-the same numbers, and each goes its own way. It goes on where it was stopped.
+the same numbers, and each goes its own way. The sequences are tried twice: on what comes of the rollout
+alone, and where the clients have searched before it, so that what they are like is known and taken out of it
+(CUPED). It goes on where it was stopped.
 
     same        nothing changes: each rollback and each promotion is false
     -2, ...     so much less relative success: fewer queries that need no change, fewer strict clicks
@@ -16,7 +18,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,8 +37,12 @@ from training.loop import write_whole
 SEARCHES = 5_000
 MOST_LOOKS = 400
 HORIZON = 100_000.0
+PAST_SEARCHES = 1_000_000.0
+"""As many as the longest rollout's half, where a past is known."""
+WITH_A_PAST = "confidence sequences, the past known"
 JUDGES: Mapping[str, Callable[[], Judge]] = {
     "confidence sequences": Sequential,
+    WITH_A_PAST: Sequential,
     "z-test at each look": ZTest,
     "z-test at the horizon": partial(ZTest, HORIZON),
     "Mann-Whitney": MannWhitney,
@@ -65,11 +71,15 @@ def effects_of(success: float) -> dict[str, float]:
     return {"changed": (1 - (1 - changed) * (1 + success)) / changed, "strict": 1 + success}
 
 
-def simulate(plan: Plan, success: float, make_judge: Callable[[], Judge], seed: int) -> End:
-    """Return how one rollout ends."""
+def simulate(
+    plan: Plan, success: float, make_judge: Callable[[], Judge], seed: int, *, past: float = 0.0
+) -> End:
+    """Return how one rollout ends; `past` is how many searches before it are known."""
     crowd, judge = Crowd(np.random.default_rng(seed), SEARCHES), make_judge()
     effects, step, everybody = effects_of(success), 0, 0.0
     periods = [_period(plan, step, seed)]
+    if past:
+        periods = [replace(periods[0], before=crowd.between_looks(periods[0], 0, {}, times=past / SEARCHES))]
     for look in range(MOST_LOOKS):
         found = crowd.between_looks(periods[-1], look, effects)
         everybody += float(found[:, 0].sum())
@@ -82,7 +92,7 @@ def simulate(plan: Plan, success: float, make_judge: Callable[[], Judge], seed: 
             step += 1
             if step == len(plan.steps) - 1:
                 return End("promoted", everybody, exposed)
-            periods.append(_period(plan, step, seed))
+            periods.append(replace(_period(plan, step, seed), before=periods[0].before))
     return End("neither", everybody, sum(period.searches(CANARY) for period in periods))
 
 
@@ -93,7 +103,8 @@ def _period(plan: Plan, step: int, seed: int) -> Period:
 
 
 def _run(plan: Plan, success: str, judge: str, seed: int) -> dict[str, object]:
-    return asdict(simulate(plan, SUCCESS[success], JUDGES[judge], seed))
+    past = PAST_SEARCHES if judge == WITH_A_PAST else 0.0
+    return asdict(simulate(plan, SUCCESS[success], JUDGES[judge], seed, past=past))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 work = partial(_run, plan, success, judge)
                 found[key] = list(pool.map(work, range(args.runs), chunksize=4))
                 write_whole(file, json.dumps(found, indent=1) + "\n")
+    found = {key: found[key] for key in (f"{success} | {judge}" for success, judge in cells)}
     draw(found, args.out / "canary.png")
     rows = summary(found)
     write_whole(args.out / "canary.json", json.dumps(rows, indent=1) + "\n")

@@ -71,6 +71,13 @@ def test_ours_takes_its_time_where_there_is_nothing(monkeypatch: pytest.MonkeyPa
     assert end == End("neither", pytest.approx(30 * study.SEARCHES, rel=0.01), end.exposed)
 
 
+def test_where_the_past_is_known_harm_is_shown_sooner() -> None:
+    alone = simulate(PLAN, -0.05, Sequential, seed=3)
+    known = simulate(PLAN, -0.05, Sequential, seed=3, past=study.PAST_SEARCHES)
+    assert known.action == alone.action == "rolled back"
+    assert known.exposed < alone.exposed
+
+
 def looked_at(judge: ZTest | MannWhitney, looks: int, success: float) -> list[str]:
     """What it says at each look at two halves of the traffic."""
     crowd, period = Crowd(np.random.default_rng(5), 20_000), half()
