@@ -96,8 +96,12 @@ def run_on_actors(
             num_cpus=workers.threads,
             num_gpus=gpu,
         )
-        for row in done.iter_rows():
-            on_row(row)
+        try:
+            for row in done.iter_rows():
+                on_row(row)
+        finally:
+            # Its threads end with it, before Ray does: on a busy machine they took this process with them.
+            del done
     finally:
         ray.shutdown()
 
