@@ -33,13 +33,13 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         "# What the judge of rollouts gets right, and how soon",
         "",
         "`python -m training.canary.study` writes this: simulated rollouts of `app/rollout/launch.toml`,",
-        f"the times of its steps taken out; {rows[0]['rollouts']} of each kind, the same for each judge.",
+        "the times of its steps taken out; the same numbers for each judge.",
         "Searches are thousands, the median of those that ended so: of the canary's clients until it",
         "was rolled back, of everybody until it was promoted. *The past known*: a million searches before",
         "the rollout are, by the same clients, and what these are like is taken out (CUPED).",
         "",
-        "| true success | judge | rolled back | promoted | neither | exposed until back | until everybody |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| true success | judge | rollouts | back | promoted | neither | exposed until back | until everybody |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         shares = [f"{row[action]:.1%}" for action in ("rolled back", "promoted", "neither")]
@@ -47,7 +47,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
             "" if (time := row[name]) is None else f"{time / 1000:.0f}"
             for name in ("exposed until back", "searches until everybody")
         ]
-        lines.append(f"| {' | '.join([row['success'], row['judge'], *shares, *times])} |")
+        cells = [row["success"], row["judge"], str(row["rollouts"]), *shares, *times]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", "![ends](canary.png)", ""])
 
 
