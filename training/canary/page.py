@@ -38,7 +38,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         "was rolled back, of everybody until it was promoted. *The past known*: a million searches before",
         "the rollout are, by the same clients, and what these are like is taken out (CUPED).",
         "",
-        "| true success | judge | rollouts | back | promoted | neither | exposed until back | until everybody |",
+        "| success | judge | rollouts | back | promoted | neither | exposed until back | until everybody |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
