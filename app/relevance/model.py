@@ -97,7 +97,10 @@ class OnnxRelevance:
     def similarity(self, query: Floats, documents: Floats) -> list[float]:
         """See `Relevance.similarity`."""
         head = self._head("embedding", self.manifest.embedding)
-        return [head.calibration.read(float(cosine)) for cosine in documents @ query]
+        # BLAS may read beyond a short row, and raise a flag for what is no part of it.
+        with np.errstate(invalid="ignore"):
+            cosines = documents @ query
+        return [head.calibration.read(float(cosine)) for cosine in cosines]
 
     async def score(self, query: str, documents: Sequence[Content]) -> list[float]:
         """See `Relevance.score`."""

@@ -108,11 +108,16 @@ def names(value: Any, *references: str) -> Iterator[str]:
             yield from names(inner, *references)
 
 
+def settings(overlay: str) -> dict[str, str]:
+    """Those that are no secrets."""
+    (found,) = [one["data"] for one in of(overlay, "ConfigMap") if "REWRITE_REGISTRY" in one["data"]]
+    return found
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_settings_are_those_that_there_are(overlay: str) -> None:
     documented = set(re.findall(r"`(REWRITE_\w+)`", (ROOT / "docs" / "settings.md").read_text()))
-    (common,) = [one for one in of(overlay, "ConfigMap") if one["metadata"]["name"].startswith("corewrite-")]
-    said = set(common["data"])
+    said = set(settings(overlay))
     for _, container in containers(overlay):
         said |= {one["name"] for one in container.get("env", ()) if one["name"].startswith("REWRITE_")}
     assert said <= documented
@@ -134,8 +139,7 @@ def test_selectors_find_what_they_are_for(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", PRODUCTION)
 def test_production_takes_signed_checkpoints_alone_and_makes_no_secrets(overlay: str) -> None:
     assert not of(overlay, "Secret")
-    (common,) = of(overlay, "ConfigMap")
-    signers = Path(common["data"]["REWRITE_SIGNERS"])
+    signers = Path(settings(overlay)["REWRITE_SIGNERS"])
     for name, container in containers(overlay):
         assert str(signers.parent) in [mount["mountPath"] for mount in container["volumeMounts"]], name
 
