@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Enough for queries; Ray's own choice is a third of the machine's memory.
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
+_PATIENCE_S = 30.0
 # Read by Ray when it is imported or started.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -100,8 +102,11 @@ def run_on_actors(
             for row in done.iter_rows():
                 on_row(row)
         finally:
-            # Its threads end with it, before Ray does: on a busy machine they took this process with them.
+            # It ends with its thread, before Ray does: on a busy machine that took this process with it.
             del done
+            for thread in threading.enumerate():
+                if thread.name.startswith("StreamingExecutor"):
+                    thread.join(_PATIENCE_S)
     finally:
         ray.shutdown()
 
