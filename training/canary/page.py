@@ -33,7 +33,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         "# What the judge of rollouts gets right, and how soon",
         "",
         "`python -m training.canary.study` writes this: simulated rollouts of `app/rollout/launch.toml`,",
-        "the times of its steps taken out; the same numbers for each judge.",
+        "the times of its steps taken out; the same numbers for each judge, but where the past is known.",
         "Searches are thousands, the median of those that ended so: of the canary's clients until it",
         "was rolled back, of everybody until it was promoted. *The past known*: a million searches before",
         "the rollout are, by the same clients, and what these are like is taken out (CUPED).",

@@ -2,9 +2,9 @@
 
 Each run is a rollout of `app/rollout/launch.toml` with the time taken out of it: a checkpoint whose true
 effect is known, clients of `training.canary.crowd`, a look after every few thousand searches. All judges see
-the same numbers, and each goes its own way. The sequences are tried twice: on what comes of the rollout
-alone, and where the clients have searched before it, so that what they are like is known and taken out of it
-(CUPED). It goes on where it was stopped.
+the same numbers, and each goes its own way. The sequences are tried once more where the clients have searched
+before the rollout, so that what they are like is known and taken out of it (CUPED): on numbers of their own,
+for a past takes draws too. It goes on where it was stopped.
 
     same        nothing changes: each rollback and each promotion is false
     -2, ...     so much less relative success: fewer queries that need no change, fewer strict clicks

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from app.cli import main
-from app.commands.probe import add_probe
 
 
 class Service(BaseHTTPRequestHandler):
@@ -35,7 +34,6 @@ def port() -> Iterator[str]:
 
 
 def test_ready_or_only_alive(port: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert add_probe.__doc__
     assert main(["probe", "--port", port]) == 1
     assert main(["probe", "--port", port, "--live"]) == 0
     assert main(["probe", "--port", port, "--live", "--host", "0.0.0.0"]) == 0  # noqa: S104 -- asked on loopback
