@@ -138,8 +138,8 @@ def settings_of(arguments: argparse.Namespace, **defaults: object) -> Settings:
 def _serve(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     from app.http.server import run_server  # noqa: PLC0415 -- after parsing
+    from app.logs import configure_logging  # noqa: PLC0415 -- after parsing
     from app.main import create_app  # noqa: PLC0415 -- after parsing
-    from app.telemetry import configure_logging  # noqa: PLC0415 -- after parsing
 
     configure_logging(settings.log_level, messages=settings.log_queries)
     run_server(create_app(settings), settings)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from app.engines.breaker import BreakerState
 from app.engines.choice import supervised_engine
 from app.errors import CheckpointError
+from app.gauges import bind_engine, held, show_checkpoint
 from app.http import openapi
 from app.http.admin import AdminHandlers, install_admin_routes
 from app.http.bearer import Bearer
@@ -21,6 +21,7 @@ from app.http.lifecycle import Lifecycle, lifespan
 from app.http.middleware import RequestMiddleware
 from app.http.routes import Handlers, install_routes
 from app.http.signals import SignalHandlers, install_signal_routes
+from app.logs import QueryFingerprint
 from app.relevance.choice import make_relevance
 from app.rewrite.activation import Activator
 from app.rewrite.admission import Admission
@@ -38,14 +39,13 @@ from app.rollout.traffic import NOTHING_DEPLOYED, Traffic, dealing
 from app.signals.heads import Heads
 from app.signals.runner import StageRunner, Weights
 from app.signals.service import SignalService
-from app.telemetry import Metrics, QueryFingerprint, bind
+from app.telemetry import Metrics, bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.contracts.reasons import Reason
     from app.engines.base import Engine
-    from app.engines.supervised import SupervisedEngine
     from app.registry.served import ServedCheckpoint
     from app.relevance.base import Relevance
     from app.rewrite.answer import Answer, Judged
@@ -57,18 +57,6 @@ _DESCRIPTION = (
     "Rewrites search queries from their context. Every answer carries the original query untouched; "
     "a rewrite is a signal beside it, never a replacement."
 )
-
-
-class _Stats(Protocol):
-    running: int
-    waiting: int
-
-
-@runtime_checkable
-class _HasStats(Protocol):
-    """An engine that counts what it holds."""
-
-    def stats(self) -> _Stats: ...
 
 
 def create_app(
@@ -94,8 +82,8 @@ def create_app(
     serving = Serving(checkpoint, engine_for(checkpoint))
     if serving.engine.weights_digest != checkpoint.weights_digest:
         raise CheckpointError("the engine has other weights than the checkpoint names")
-    lineup = Lineup(serving, on_switch=partial(_show_checkpoint, metrics))
-    _show_checkpoint(metrics, None, serving)
+    lineup = Lineup(serving, on_switch=partial(show_checkpoint, metrics))
+    show_checkpoint(metrics, None, serving)
     activator = Activator(
         lineup,
         load=partial(_find_checkpoint, settings),
@@ -122,7 +110,7 @@ def create_app(
         (metrics.background, lambda: flights.background),
     ):
         bind(gauge, value)
-    _bind_engine(metrics, lineup)
+    bind_engine(metrics, lineup)
 
     policy = Policy(
         enabled=settings.enabled,
@@ -182,7 +170,7 @@ def create_app(
                 "id": lineup.current.checkpoint.id,
                 "weights_digest": lineup.current.checkpoint.weights_digest,
             },
-            "engine": _counts(lineup.current.engine),
+            "engine": held(lineup.current.engine),
             "rollouts": rollouts and rollouts.readiness(),
         }
 
@@ -333,35 +321,6 @@ def _find_checkpoint(settings: Settings, checkpoint_id: str) -> ServedCheckpoint
 
     folder = settings.checkpoints or settings.checkpoint.parent
     return find_checkpoint(folder, checkpoint_id, signers=settings.signers)
-
-
-def _show_checkpoint(metrics: Metrics, old: Serving | None, new: Serving) -> None:
-    if old is not None:
-        metrics.checkpoint.remove(old.checkpoint.id, old.checkpoint.weights_digest)
-    metrics.checkpoint.labels(new.checkpoint.id, new.checkpoint.weights_digest).set(1)
-
-
-def _bind_engine(metrics: Metrics, lineup: Lineup) -> None:
-    """Gauges of the engine that serves when they are read."""
-    if _counts(lineup.current.engine):
-        for state in ("running", "waiting"):
-            bind(
-                metrics.engine_requests.labels(state),
-                lambda state=state: _counts(lineup.current.engine).get(state, 0),  # type: ignore[misc]
-            )
-    for state in get_args(BreakerState):
-        bind(
-            metrics.engine_breaker.labels(state),
-            lambda state=state: lineup.current.engine.breaker.state == state,  # type: ignore[misc]
-        )
-
-
-def _counts(engine: SupervisedEngine) -> dict[str, int]:
-    """What the engine holds, where it counts it."""
-    if not isinstance(engine.inner, _HasStats):
-        return {}
-    stats = engine.inner.stats()
-    return {"running": stats.running, "waiting": stats.waiting}
 
 
 def _version() -> str:

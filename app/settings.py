@@ -4,7 +4,7 @@ Precedence, highest first:
 
 1. command-line options of `corewrite serve` and `corewrite rewrite` (`--port` beats `REWRITE_PORT`);
 2. environment variables `REWRITE_<NAME>`;
-3. the defaults below, and those of app/signals/settings.py and app/rollout/settings.py.
+3. the defaults below, and those of app/http, app/signals and app/rollout (settings.py in each).
 
 There is no settings file: one source per deployment keeps "what is it running with?" answerable.
 `docs/settings.md` is written by `python -m app.reference settings`; a test fails when the two disagree.
@@ -20,27 +20,18 @@ from typing import Literal
 from pydantic import Field, JsonValue, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from app.http.settings import HttpSettings
 from app.rollout.settings import RolloutSettings
 from app.signals.settings import SignalSettings
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
 
 
-class Settings(RolloutSettings, SignalSettings):
+class Settings(RolloutSettings, SignalSettings, HttpSettings):
     """What one process of the service runs with; frozen, read once at start."""
 
     model_config = SettingsConfigDict(env_prefix="REWRITE_", frozen=True, extra="forbid")
 
-    host: str = Field(
-        default="127.0.0.1",
-        description="Address to listen on. Loopback, because a sidecar is called by its own pod only.",
-    )
-    port: int = Field(
-        default=8080,
-        ge=0,
-        le=65535,
-        description="TCP port to listen on; 0 takes a free one. 8080 needs no privileges.",
-    )
     engine: Literal["embedded", "vllm", "openai"] = Field(
         default="embedded",
         description=(
@@ -108,13 +99,6 @@ class Settings(RolloutSettings, SignalSettings):
         description=(
             "Seconds that loading and proving another checkpoint may take. 300: vLLM takes one minute where "
             "it compiles, and nobody waits for it but the one who asked."
-        ),
-    )
-    admin_token: SecretStr | None = Field(
-        default=None,
-        description=(
-            "Bearer token of the routes under /admin, which change what is served. Unset: they are refused "
-            "to everybody, because behind a proxy every caller comes from loopback."
         ),
     )
     deadline_ms: int = Field(
@@ -323,39 +307,6 @@ class Settings(RolloutSettings, SignalSettings):
             "Times the characters of query and context that a rewrite may have, above 96 characters. 8: "
             'abbreviations grow most, and "rn" to "registered nurse" is the measure.'
         ),
-    )
-
-    max_body_bytes: int = Field(
-        default=262_144,
-        ge=1024,
-        description=(
-            "Bytes of one request body; more is 413. 256 KiB: every valid request fits with each character "
-            "escaped, and a 100 kB query still gets the 422 that names the field."
-        ),
-    )
-    max_batch_body_bytes: int = Field(
-        default=8_388_608,
-        ge=1024,
-        description="Bytes of one batch body; more is 413. 8 MiB: 256 items of 32 KiB.",
-    )
-    body_timeout_s: float = Field(
-        default=5.0,
-        gt=0,
-        description="Seconds a client may take to send its body; then 408. 5: a slow mobile link needs 1.",
-    )
-
-    drain_grace_s: float = Field(
-        default=0.0,
-        ge=0,
-        description=(
-            "Seconds after SIGTERM in which /readyz is 503 already but requests are still served, until load "
-            "balancers have noticed. 0: a terminal wants it at once; set 5 behind a load balancer."
-        ),
-    )
-    drain_timeout_s: float = Field(
-        default=10.0,
-        ge=0,
-        description="Seconds requests in flight may take to finish at shutdown. 10: every deadline fits.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -31,9 +31,10 @@ def _control(arguments: argparse.Namespace) -> int:
     from prometheus_client import start_http_server  # noqa: PLC0415 -- after parsing
 
     from app.cli import settings_of  # noqa: PLC0415 -- as above
+    from app.logs import configure_logging  # noqa: PLC0415 -- as above
     from app.rollout.choice import make_controller, open_store, process_name  # noqa: PLC0415 -- as above
     from app.rollout.controller import decide_and_tell  # noqa: PLC0415 -- as above
-    from app.telemetry import LOGGER, Metrics, configure_logging  # noqa: PLC0415 -- as above
+    from app.telemetry import LOGGER, Metrics  # noqa: PLC0415 -- as above
 
     settings = settings_of(arguments)
     configure_logging(settings.log_level, messages=settings.log_queries)

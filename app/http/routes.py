@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
     from app.http.bearer import Bearer
     from app.http.middleware import Exchange
+    from app.logs import QueryFingerprint
     from app.rewrite.answer import Answer, Query
     from app.rewrite.batch import BatchRewriter
     from app.rewrite.service import RewriteService
     from app.settings import Settings
-    from app.telemetry import Metrics, QueryFingerprint
+    from app.telemetry import Metrics
 
 REASON_HEADER = "x-corewrite-reason"
 

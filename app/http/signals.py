@@ -22,10 +22,11 @@ from app.rewrite.deadline import deadline_of
 if TYPE_CHECKING:
     from app.http.bearer import Bearer
     from app.http.middleware import Exchange
+    from app.logs import QueryFingerprint
     from app.rewrite.answer import Answer
     from app.settings import Settings
     from app.signals.service import SignalService
-    from app.telemetry import Metrics, QueryFingerprint
+    from app.telemetry import Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fakes import FakeCheckpoint, FakeEngine
 
 from app.http.server import run_server
+from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
-from app.telemetry import configure_logging
 
 if __name__ == "__main__":
     settings = Settings()

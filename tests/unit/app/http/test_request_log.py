@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
-from app.telemetry import LOG_FIELDS, LOGGER, JsonFormatter
+from app.logs import JsonFormatter
+from app.telemetry import LOG_FIELDS, LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,60 @@
+"""The settings of the HTTP edge: where it listens, what it takes, how it leaves. app/settings.py has the rest."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+
+class HttpSettings(BaseSettings):
+    """A part of `app.settings.Settings`."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Loopback, because a sidecar is called by its own pod only.",
+    )
+    port: int = Field(
+        default=8080,
+        ge=0,
+        le=65535,
+        description="TCP port to listen on; 0 takes a free one. 8080 needs no privileges.",
+    )
+    admin_token: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Bearer token of the routes under /admin, which change what is served. Unset: they are refused "
+            "to everybody, because behind a proxy every caller comes from loopback."
+        ),
+    )
+    max_body_bytes: int = Field(
+        default=262_144,
+        ge=1024,
+        description=(
+            "Bytes of one request body; more is 413. 256 KiB: every valid request fits with each character "
+            "escaped, and a 100 kB query still gets the 422 that names the field."
+        ),
+    )
+    max_batch_body_bytes: int = Field(
+        default=8_388_608,
+        ge=1024,
+        description="Bytes of one batch body; more is 413. 8 MiB: 256 items of 32 KiB.",
+    )
+    body_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="Seconds a client may take to send its body; then 408. 5: a slow mobile link needs 1.",
+    )
+
+    drain_grace_s: float = Field(
+        default=0.0,
+        ge=0,
+        description=(
+            "Seconds after SIGTERM in which /readyz is 503 already but requests are still served, until load "
+            "balancers have noticed. 0: a terminal wants it at once; set 5 behind a load balancer."
+        ),
+    )
+    drain_timeout_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds requests in flight may take to finish at shutdown. 10: every deadline fits.",
+    )
