@@ -1,4 +1,4 @@
-"""The settings of the HTTP edge: where it listens, what it takes, how it leaves. app/settings.py has the rest."""
+"""The settings of the HTTP edge: where it listens, what it takes, how it leaves."""
 
 from __future__ import annotations
 
