@@ -41,7 +41,7 @@ def add_rollout(commands: Any) -> None:
     _add(actions, "status", _status, "what is deployed, and what is known of it")
     for word, text in _HELP.items():
         _why(_add(actions, word, _order, text))
-    _add(actions, "history", _history, "every transition of every rollout")
+    _add(actions, "history", _history, "every transition of every rollout, and of the kill switch")
     kill = _add(actions, "kill", _kill, "give everybody the original, now")
     kill.add_argument("--off", action="store_true", help="stop doing so")
     _why(kill)
@@ -96,10 +96,10 @@ def _history(arguments: argparse.Namespace) -> int:
         if arguments.json:
             sys.stdout.write(json.dumps(line) + "\n")
         else:
-            sys.stdout.write(
-                f"{line['at'][:19]}  {line['rollout']}  {line['state']:<11}  step {line['step']}  "
-                f"{line['who']}: {line['why']}\n"
-            )
+            place = f"{line['rollout']}  {line['state']:<11}  step {line['step']}"
+            if line["rollout"] is None:
+                place = f"everybody  {line['state'].replace('_', ' ')}"
+            sys.stdout.write(f"{line['at'][:19]}  {place}  {line['who']}: {line['why']}\n")
     return 0
 
 

@@ -121,7 +121,10 @@ def install_rollout_routes(app: FastAPI, handlers: RolloutHandlers) -> None:
         "/v1/admin/rollout", handlers.status, methods=["GET"], **_route("What is deployed, and how it does")
     )
     router.add_api_route(
-        "/v1/admin/rollout/history", handlers.history, methods=["GET"], **_route("Every transition so far")
+        "/v1/admin/rollout/history",
+        handlers.history,
+        methods=["GET"],
+        **_route("Who did what, and why"),
     )
     posts: list[tuple[str, Callable[[Request], Any], str, type[BaseModel]]] = [
         ("rollout/start", handlers.start, "Start a rollout", StartRequest),

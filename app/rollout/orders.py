@@ -17,7 +17,7 @@ from app.rollout.counts import CountStore
 from app.rollout.evidence import CANARY, STABLE, UNSEEN_CANARY, UNSEEN_STABLE, Group, Period
 from app.rollout.members import Members
 from app.rollout.plan import Plan, read_plan
-from app.rollout.state import Deployment, Order, Rollout, Transition, after
+from app.rollout.state import Deployment, Order, Rollout, Switch, Transition, after
 from app.rollout.store import RolloutStore
 from app.rollout.verdict import Finding, Moment, Verdict, judge
 
@@ -119,12 +119,19 @@ class Orders:
         }
 
     def history(self) -> list[dict[str, Any]]:
-        """Return every transition of every rollout, the first one first."""
-        return [
+        """Return every transition of every rollout and of the kill switch, the first one first.
+
+        The kill switch belongs to no rollout: `rollout`, `checkpoint` and `step` of its lines are None.
+        """
+        moved = [
             {"rollout": rollout.id, "checkpoint": rollout.checkpoint, **_line(line)}
             for rollout in self.store.rollouts()
             for line in self.store.history(rollout.number)
         ]
+        switched = [
+            {"rollout": None, "checkpoint": None, **_switched(line)} for line in self.store.switches()
+        ]
+        return sorted(moved + switched, key=lambda line: line["at"])
 
     def _rollout(self, rollout: Rollout, replicas: dict[str, Digest | None]) -> dict[str, Any]:
         at = self.now()
@@ -170,6 +177,17 @@ def _line(line: Transition) -> dict[str, Any]:
         "order": line.order,
         "state": line.state,
         "step": line.step + 1,
+        "why": line.why,
+    }
+
+
+def _switched(line: Switch) -> dict[str, Any]:
+    return {
+        "at": line.at.isoformat(),
+        "who": line.who,
+        "order": "kill" if line.killed else "end_kill",
+        "state": "killed" if line.killed else "not_killed",
+        "step": None,
         "why": line.why,
     }
 

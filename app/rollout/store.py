@@ -108,6 +108,12 @@ class RolloutStore:
                 continue
             return line
 
+    def switches(self) -> list[Switch]:
+        """Return how often the kill switch was thrown or taken back, the first time first."""
+        with self._database.begin() as connection:
+            rows = connection.execute(select(SWITCHES).order_by(SWITCHES.c.number)).all()
+            return [_switch(row) for row in rows]
+
 
 def _rollout(connection: Connection, row: Any) -> Rollout:
     lines = [

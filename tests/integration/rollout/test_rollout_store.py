@@ -199,6 +199,10 @@ def test_the_kill_switch_has_a_history(store: RolloutStore) -> None:
     found = store.deployment()
     assert found.switch == back
     assert (back.number, found.killed) == (2, False)
+    assert [(line.who, line.killed, line.why) for line in store.switches()] == [
+        ("ann", True, "it burns"),
+        ("bo", False, "it does not"),
+    ]
 
 
 def test_replicas_are_known_by_their_heartbeats(database: Database) -> None:

@@ -122,6 +122,11 @@ def test_the_kill_switch_at_the_terminal(run: Terminal) -> None:
     assert "KILLED" in run.rollout("kill", *WHY)
     assert "by ann: because" in run.rollout("status")
     assert "KILLED" not in run.rollout("kill", "--off", *WHY)
+    lines = run.rollout("history").splitlines()
+    assert [line[19:] for line in lines] == [
+        "  everybody  killed  ann: because",
+        "  everybody  not killed  ann: because",
+    ]
 
 
 @pytest.mark.parametrize(
