@@ -11,8 +11,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 VLLM   := .venv-vllm
 RIVALS := .venv-rivals
 ORACLE := .venv-oracle
+CLIENTS := tests/clients_lane/node_modules
 
-.PHONY: serve test test-vllm test-oracle test-image lint bench reproduce ablations ab lock clean
+.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench reproduce ablations ab lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -27,6 +28,10 @@ test-vllm: $(VLLM)/.test
 # The rollout statistics against GrowthBook's, which need an older numpy.
 test-oracle: $(ORACLE)/.done
 	PYTHONPATH=. $(ORACLE)/bin/python -m pytest -W default --confcutdir tests/oracle_lane tests/oracle_lane
+
+# The requests of docs/integrations against the types of the engines' own clients, by TypeScript's compiler. Needs npm.
+test-clients: $(VENV)/.test $(CLIENTS)/.done
+	$(BIN)/python -m pytest --confcutdir tests/clients_lane tests/clients_lane $(PYTEST_ARGS)
 
 # The image `serve`, built and run in a clean root. As root, with buildah and debootstrap (apt-get install ...).
 test-image: $(VENV)/.test
@@ -58,7 +63,7 @@ lock: $(VENV)/.test
 		| sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) $(CLIENTS) .cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -89,6 +94,10 @@ $(RIVALS)/.done:
 	$(RIVALS)/bin/python -m pip install --quiet --constraint requirements.lock torch
 	$(RIVALS)/bin/python -m pip install --quiet --constraint requirements.lock ctranslate2 openvino-genai \
 		transformers tokenizers safetensors pydantic numpy
+	touch $@
+
+$(CLIENTS)/.done: tests/clients_lane/package.json
+	cd tests/clients_lane && npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund
 	touch $@
 
 $(ORACLE)/.done:
