@@ -148,6 +148,17 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "counter",
+        "corewrite_refused_connections_total",
+        "Connections ended because of what came, or did not come, on them; too_many: over the limit.",
+        {
+            "cause": (
+                *("malformed", "url_too_long", "head_too_large", "too_slow", "too_many", "not_reading"),
+                "pipelined",
+            )
+        },
+    ),
+    MetricSpec(
+        "counter",
         "corewrite_ignored_headers_total",
         "Malformed request headers that were ignored.",
         {"header": ("x-envoy-expected-rq-timeout-ms", "traceparent")},
@@ -263,6 +274,7 @@ class Metrics:
         self.stage_seconds = self._histogram("corewrite_stage_seconds")
         self.remembered = self._gauge("corewrite_remembered_searches")
         self.shed = self._counter("corewrite_shed_total")
+        self.refused_connections = self._counter("corewrite_refused_connections_total")
         self.ignored_headers = self._counter("corewrite_ignored_headers_total")
         self.checkpoint = self._gauge("corewrite_checkpoint_info")
         self.arms = self._counter("corewrite_arm_requests_total")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from app.telemetry import Metrics
 
-# Asked for every few seconds by machines: at info level they would drown what people asked for.
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked for every few seconds by machines; their lines at info level would drown what people asked for."""
 _MAX_PATH_CHARS = 128
 
 
@@ -73,7 +73,7 @@ class RequestMiddleware:
             status = status or 500  # answered outside of us, by the last handler of all
             raise
         finally:
-            level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
+            level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
             if LOGGER.isEnabledFor(level):
                 fields = {
                     "method": scope["method"],

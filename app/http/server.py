@@ -11,6 +11,7 @@ import uvicorn
 
 from app.engines.memory import map_big_blocks
 from app.errors import CorewriteError
+from app.http.connection import limited
 
 if TYPE_CHECKING:
     import socket
@@ -80,10 +81,13 @@ def make_server(app: FastAPI, settings: Settings) -> DrainingServer:
         app,
         host=settings.host,
         port=settings.port,
+        http=limited(settings, app.state.metrics),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,  # app/http/middleware.py writes a better one
         server_header=False,
+        proxy_headers=False,  # uvicorn believes them from loopback, where a sidecar's callers are
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
     )

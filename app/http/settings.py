@@ -44,6 +44,48 @@ class HttpSettings(BaseSettings):
         gt=0,
         description="Seconds a client may take to send its body; then 408. 5: a slow mobile link needs 1.",
     )
+    max_connections: int = Field(
+        default=900,
+        ge=1,
+        description=(
+            "Connections open at a time; more get /livez, /readyz and /metrics, else 503. 900: below the "
+            "1,024 open files of a plain Linux process, and more than REWRITE_MAX_INFLIGHT and "
+            "REWRITE_MAX_WAITING can use."
+        ),
+    )
+    max_header_bytes: int = Field(
+        default=32_768,
+        ge=1024,
+        description=(
+            "Bytes of a request's URL, headers and trailers together; more is 431. 32 KiB: twice what common "
+            "proxies let pass. One read of the socket more, 256 KB, may be in memory before it is refused."
+        ),
+    )
+    max_headers: int = Field(
+        default=100,
+        ge=1,
+        description="Headers of a request; more is 431. 100: as common servers; meshes add a dozen.",
+    )
+    max_url_bytes: int = Field(
+        default=8192,
+        ge=64,
+        description="Bytes of a request's URL; more is 414. 8 KiB: as common servers; paths here have 40.",
+    )
+    header_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description=(
+            "Seconds until the headers of a request are there, from its first byte, or from the beginning of "
+            "its connection; then 408, or only the end of it. 10: a slow mobile link needs 1."
+        ),
+    )
+    send_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description=(
+            "Seconds a client may leave its answers unread before its connection is cut. 10: as for headers."
+        ),
+    )
 
     drain_grace_s: float = Field(
         default=0.0,

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,18 @@ def running(settings: Settings, engine: FakeEngine) -> Iterator[DrainingServer]:
     server.should_exit = True
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Start servers over a fake engine with settings; each call returns a URL."""
+    with ExitStack() as stack:
+
+        def start(engine: FakeEngine | None = None, **options: object) -> str:
+            settings = Settings(**{"port": 0, "relevance": "none", **options})
+            return url_of(stack.enter_context(running(settings, engine or FakeEngine())))
+
+        yield start
 
 
 @pytest.fixture(scope="module")
