@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, create_engine, func, text
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, event, func, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -21,6 +21,8 @@ CLOCKS = {
 """Seconds since 1970, as each of them tells."""
 BUSY_S = 5.0
 """How long one who finds SQLite's file locked waits."""
+STATEMENT_S = 5
+"""How long PostgreSQL may work on one statement."""
 
 
 class Database:
@@ -35,6 +37,13 @@ class Database:
             self.engine: Engine = create_engine(url, pool_pre_ping=True, **_options(url))
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise StoreError(f"REWRITE_ROLLOUTS: {error}") from error
+        if self.engine.driver == "psycopg":
+            from app.rollout.postgres import BoundedConnection  # noqa: PLC0415 -- SQLite has no need of it
+
+            def connect(_dialect: object, _record: object, words: Any, options: Any) -> BoundedConnection:
+                return BoundedConnection.connect(*words, **options)
+
+            event.listen(self.engine, "do_connect", connect)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -90,4 +99,5 @@ def _options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_S}}
     # A server that does not answer must not hold up those who follow it.
-    return {"connect_args": {"connect_timeout": 2, "options": "-c statement_timeout=5000"}, "pool_timeout": 2}
+    server = f"-c statement_timeout={STATEMENT_S * 1000}"
+    return {"connect_args": {"connect_timeout": 2, "options": server}, "pool_timeout": 2}

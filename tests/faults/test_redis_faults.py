@@ -95,6 +95,10 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.mark.fault(
+    broken="Redis is killed (-9), stays dead, comes back empty",
+    promised="each look-up is a miss; after a few nobody asks any more, and a probe finds it back",
+)
 def test_killed_and_started_again(redis: RedisServer) -> None:
     client = Client(redis.url)
 
@@ -128,6 +132,10 @@ def test_killed_and_started_again(redis: RedisServer) -> None:
     run(scenario())
 
 
+@pytest.mark.fault(
+    broken="Redis is killed (-9) and back between two look-ups",
+    promised="a miss at most",
+)
 def test_a_restart_between_two_requests_is_not_even_noticed(redis: RedisServer) -> None:
     client = Client(redis.url)
 
@@ -145,6 +153,10 @@ def test_a_restart_between_two_requests_is_not_even_noticed(redis: RedisServer) 
     run(scenario())
 
 
+@pytest.mark.fault(
+    broken="Redis hangs (SIGSTOP)",
+    promised="look-ups end with `redis_timeout_ms`; after a few nobody asks any more",
+)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_hung_it_costs_a_few_timeouts_and_then_nothing(redis: RedisServer, loop: str) -> None:
     """That it ends at all is the bound: nothing here but `timeout_s` would end it."""
@@ -183,6 +195,10 @@ def test_hung_it_costs_a_few_timeouts_and_then_nothing(redis: RedisServer, loop:
     run(scenario(), loop)
 
 
+@pytest.mark.fault(
+    broken="Redis hangs under writes",
+    promised="nobody waits for a write; those that wait are bounded in number",
+)
 def test_writes_to_a_hung_one_hold_nobody_up_and_stay_within_the_bound(redis: RedisServer) -> None:
     client = Client(redis.url, timeout_s=0.2)
 
@@ -207,6 +223,10 @@ def test_writes_to_a_hung_one_hold_nobody_up_and_stay_within_the_bound(redis: Re
         redis.thaw()
 
 
+@pytest.mark.fault(
+    broken="callers leave while Redis hangs",
+    promised="no connection is lost, no reply is mixed up",
+)
 def test_cancelled_in_a_hung_server_the_connections_are_usable_again(redis: RedisServer) -> None:
     client = Client(redis.url)
 
@@ -262,6 +282,10 @@ async def slow_way_to(port: int, rng: random.Random) -> AsyncIterator[int]:
         await asyncio.gather(*ends, return_exceptions=True)
 
 
+@pytest.mark.fault(
+    broken="callers leave at any moment of a slow look-up",
+    promised="nobody gets the reply of another",
+)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_cancelled_at_any_moment_no_look_up_gets_anothers_reply(redis: RedisServer, loop: str) -> None:
     """A connection left with an unread reply would hand it to whoever comes next (redis-py #2624)."""
@@ -292,6 +316,10 @@ def test_cancelled_at_any_moment_no_look_up_gets_anothers_reply(redis: RedisServ
     run(scenario(), loop)
 
 
+@pytest.mark.fault(
+    broken="something that is no Redis answers, or answers nonsense",
+    promised="a miss, never a hit",
+)
 @pytest.mark.parametrize(
     "answer",
     [
