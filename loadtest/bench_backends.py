@@ -3,7 +3,7 @@
 `ends(None)` makes every completion run to its full length; `ends(id)` lets the end token end one.
 """
 
-# ruff: noqa: D102, INP001 - a folder of scripts: no package, and no public methods
+# ruff: noqa: D102 - no public methods
 
 from __future__ import annotations
 

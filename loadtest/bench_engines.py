@@ -12,7 +12,7 @@ Equality is against transformers in float32, one prompt at a time, up to and inc
 A backend that cannot be imported is skipped and the reason printed.
 """
 
-# ruff: noqa: D102, INP001, T201 - a script: no package, no public methods, and it prints its result
+# ruff: noqa: D102, T201 - no public methods, and it prints its result
 
 from __future__ import annotations
 

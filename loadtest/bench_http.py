@@ -8,7 +8,7 @@ the same size, and one that returns it as ready bytes. Clients are closed-loop. 
 medians over rounds of the ratio within a round.
 """
 
-# ruff: noqa: INP001, T201 - a script: no package, and it prints its result
+# ruff: noqa: T201 - it prints its result
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ The CrossEncoder has the encoder's weights as the graph has them, widened from 8
 size in its own place, on the first token. Both sort by length. Also: the latency of one query's candidates.
 """
 
-# ruff: noqa: INP001, T201 - a script: no package, and it prints its result
+# ruff: noqa: T201 - it prints its result
 
 from __future__ import annotations
 

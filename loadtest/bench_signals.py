@@ -7,7 +7,7 @@ before. Then the same with documents that it remembers the embeddings of, then w
 budgets. The times of the stages are those the answers state; the total is the client's.
 """
 
-# ruff: noqa: INP001, T201 - a script: no package, and it prints its result
+# ruff: noqa: T201 - it prints its result
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ of a fashion item, whose context holds much of the answer. `tokens_per_step` is 
 The embedded engine is not among them: its graph attends with one new token a row once a row has a past.
 """
 
-# ruff: noqa: D102, INP001, T201 - a script: no package, no public methods, and it prints its result
+# ruff: noqa: D102, T201 - no public methods, and it prints its result
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ as it would be within the day that an entry lives. Read the ratios: medians over
 round. `cpu_ms` is processor time of a server's processes per request, which a busy machine disturbs less.
 """
 
-# ruff: noqa: INP001, T201 - a script: no package, and it prints its result
+# ruff: noqa: T201 - it prints its result
 
 from __future__ import annotations
 

@@ -10,8 +10,6 @@ The last rule is what makes stale answers visible: once a swap has been reported
 later may be answered by what served before.
 """
 
-# ruff: noqa: INP001 - a script's helper: no package
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

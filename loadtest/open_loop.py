@@ -5,8 +5,6 @@ counts from the moment intended, so that a stall is charged to every request it 
 clients, each sending its next request when the last is answered; what comes out is the capacity.
 """
 
-# ruff: noqa: INP001 - a folder of scripts: no package
-
 from __future__ import annotations
 
 import asyncio

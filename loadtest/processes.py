@@ -1,7 +1,5 @@
 """What a server under test takes of the machine, all its processes together, as Linux tells in /proc."""
 
-# ruff: noqa: INP001 - a script's helper: no package
-
 from __future__ import annotations
 
 import os
@@ -11,12 +9,7 @@ from pathlib import Path
 
 def cpu_s(pid: int) -> float:
     """Processor seconds of a process and its children so far."""
-    ticks = 0
-    for folder in _tree(pid):
-        # The second field, in brackets, is the name, which may hold spaces and brackets.
-        fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(map(_cpu_ticks, _tree(pid))) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:
@@ -41,3 +34,14 @@ def _tree(pid: int) -> Iterator[Path]:
                 pids += map(int, (task / "children").read_text(encoding="ascii").split())
         except OSError:  # it has ended meanwhile
             continue
+
+
+def main_thread_cpu_s(pid: int) -> float:
+    """Processor seconds of a process's first thread so far: in the service, the event loop."""
+    return _cpu_ticks(Path("/proc", str(pid), "task", str(pid))) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_ticks(folder: Path) -> int:
+    # The second field, in brackets, is the name, which may hold spaces and brackets.
+    fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

@@ -4,7 +4,7 @@ For the comparison in `bench_engines.py` only. Stateful, in the shape its paged-
 ReadValue, Gather by beam_idx, Concat, Assign per key and value, and one ScaledDotProductAttention a layer.
 """
 
-# ruff: noqa: D102, INP001 - a folder of scripts: no package, and no public methods
+# ruff: noqa: D102 - no public methods
 
 from __future__ import annotations
 

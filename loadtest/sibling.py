@@ -5,8 +5,6 @@ words; golden prompts and manifest are recorded anew, as a trainer would. It is 
 the same size and speed, and no good.
 """
 
-# ruff: noqa: INP001 - a script's helper: no package
-
 from __future__ import annotations
 
 import asyncio

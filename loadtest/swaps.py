@@ -6,7 +6,7 @@ A server of its own, two checkpoints of known different answers (`sibling`), clo
 without swaps, then with one after the other, then without again. `history` judges every single request.
 """
 
-# ruff: noqa: INP001, T201 - a script: no package, and it prints its result
+# ruff: noqa: T201 - it prints its result
 
 from __future__ import annotations
 

@@ -1,0 +1,252 @@
+"""The servers of one scenario, each a process of its own: replicas, their store, their Redis, what they are asked.
+
+They are fresh, on free ports, in a folder of their own, and gone at the end, however it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.registry.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
+from app.registry.place import Place
+from app.registry.store import Registry
+from loadtest.scenarios import Scenario
+from loadtest.sibling import make_sibling
+from loadtest.slow_proxy import SlowProxy, slow_proxy
+from training.canary.postgres import PostgresServer, running_postgres
+from training.canary.processes import ProcessError, free_port, until
+
+TOKEN = "of servers that live for this load"  # noqa: S105
+PATIENCE_S = 60.0
+OK = 200
+MB = 1_000_000
+
+
+@dataclass
+class Server:
+    """One replica; `start` and `kill` may alternate, its port stays.
+
+    Args:
+        name: of its log, and of the file that crashes its engine.
+        folder: of both.
+        settings: of the service, by name.
+        crashable: its engine dies while `crash` is there; such a server is `training.canary.crashing`.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, object]
+    crashable: bool = False
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while it runs."""
+        return self.process.pid if self.process else None
+
+    @property
+    def crash(self) -> Path:
+        """While this file names the checkpoint's folder, the engine dies whenever it is asked."""
+        return self.folder / f"{self.name}.crash"
+
+    def start(self) -> None:
+        """Return when it is ready. Raises ProcessError where it will not be."""
+        values = {"port": self.port, **self.settings}
+        told = {f"REWRITE_{name.upper()}": _as_text(value) for name, value in values.items()}
+        command = ["-m", "app.cli", "serve"]
+        if self.crashable:
+            command = ["-m", "training.canary.crashing", str(self.crash)]
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 -- our own
+                [sys.executable, *command], env={**os.environ, **told}, stdout=log, stderr=log
+            )
+        until(self._is_ready, self.process)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it, by default at once, as a machine that is gone."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait()
+            self.process = None
+
+    def limit_files(self, most_bytes: int) -> None:
+        """Let no file of it grow beyond: what writes to a full disk sees the same error. -1: no limit."""
+        if self.process is not None:
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+
+    def ask(self, path: str, body: Mapping[str, object]) -> tuple[int, dict[str, Any]]:
+        """Post something as an administrator; return status and answer. It blocks."""
+        headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310 -- our own
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as answer:  # noqa: S310 -- our own
+                return bool(answer.status == OK)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@dataclass
+class Redis:
+    """A real one, that keeps nothing."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return as soon as it runs: the service can wait for it."""
+        command = [
+            "redis-server",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
+        self.process = subprocess.Popen(  # noqa: S603 -- Debian's
+            [*command, "--dir", str(self.folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it one."""
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """At once."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Fleet:
+    """All of it.
+
+    Args:
+        servers: the replicas.
+        checkpoints: `first`, which serves at the start, and `second`, where there are two.
+        database: URL of the store, past any proxy.
+    """
+
+    folder: Path
+    servers: list[Server]
+    checkpoints: dict[str, Checkpoint]
+    database: str
+    redis: Redis | None = None
+    postgres: PostgresServer | None = None
+    proxy: SlowProxy | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the replicas that run."""
+        return [server.pid for server in self.servers if server.pid is not None]
+
+
+@contextmanager
+def fleet(scenario: Scenario, folder: Path, common: Mapping[str, object]) -> Iterator[Fleet]:
+    """Start what a scenario needs.
+
+    Args:
+        scenario: which.
+        folder: of all files; it is made.
+        common: settings of all servers, which those of the scenario overrule.
+
+    Raises:
+        ProcessError: something does not start; the logs in `folder` say why.
+    """
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        made = Fleet(folder, [], {}, f"sqlite:///{folder}/rollouts.db")
+        url = made.database
+        if scenario.store == "postgres":
+            made.postgres = stack.enter_context(running_postgres())
+            made.database = url = made.postgres.database()
+            if scenario.slow_store:
+                made.proxy = stack.enter_context(slow_proxy(made.postgres.port))
+                url = url.replace(f":{made.postgres.port}/", f":{made.proxy.port}/")
+        settings = {
+            "rollouts": url,
+            "admin_token": TOKEN,
+            "exposure_key": TOKEN,
+            "log_level": "warning",
+            **common,
+            **scenario.settings,
+        }
+        if scenario.redis:
+            made.redis = Redis(folder)
+            made.redis.start()
+            stack.callback(made.redis.kill)
+            settings["redis_url"] = f"redis://127.0.0.1:{made.redis.port}/0"
+        if scenario.judged:
+            made.checkpoints = _checkpoints(folder)
+            settings |= {
+                "checkpoint": made.checkpoints["first"].path,
+                "checkpoints": folder / "checkpoints",
+                "registry": folder / "registry",
+            }
+        crashable = any(incident.do == "engine_crash" for incident in scenario.incidents)
+        for number in range(scenario.replicas):
+            server = Server(f"replica-{number + 1}", folder, settings, crashable)
+            made.servers.append(server)
+            stack.callback(server.kill)
+            server.start()
+        yield made
+
+
+def missing(scenario: Scenario) -> list[str]:
+    """Programs that a scenario needs and this machine lacks."""
+    found = {
+        "redis-server": shutil.which("redis-server"),
+        "initdb": shutil.which("initdb") or next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None),
+    }
+    return [program for program in scenario.needs if not found[program]]
+
+
+def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
+    """Two of known, different answers; the second is in the registry too, for rollouts."""
+    default = load_checkpoint(DEFAULT_CHECKPOINT)
+    (folder / "checkpoints").mkdir()
+    made = {
+        name: make_sibling(default, folder / "checkpoints" / name, seed=seed)
+        for seed, name in enumerate(("first", "second"), start=1)
+    }
+    Registry(Place.at(str(folder / "registry"))).push(made["second"].path)
+    return made
+
+
+def _as_text(value: object) -> str:
+    return str(value) if not isinstance(value, bool) else str(value).lower()
+
+
+__all__ = ["Fleet", "ProcessError", "Redis", "Server", "fleet", "missing"]
