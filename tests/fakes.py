@@ -44,7 +44,7 @@ class FakeEngine:
     completions: Callable[[str], Sequence[Completion]] = suffixes
     delay_s: float = 0.0
     error: BaseException | None = None
-    start_error: Exception | None = None
+    start_error: BaseException | None = None
     weights_digest: str = DIGEST
     answers_with: str = DIGEST
     asked: list[GenerationRequest] = field(default_factory=list)

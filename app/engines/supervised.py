@@ -181,7 +181,10 @@ class SupervisedEngine:
                 self.inner = self._make(self._checkpoint)
                 await self.inner.start()
                 await self._prove(self.inner, self._checkpoint)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the next attempt may find it gone
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            # Whatever it is, a library's panic too, which is no Exception, the next attempt may find it gone.
+            except BaseException as error:  # noqa: BLE001 -- as above
                 LOGGER.error("engine restart failed", extra={"fields": {"detail": str(error)}})
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, self._max_backoff_s)

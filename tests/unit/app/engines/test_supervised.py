@@ -28,12 +28,13 @@ class Factory:
     """Makes engines; the first `deaf` restarts do not start."""
 
     deaf: int = 0
+    why: BaseException = field(default_factory=lambda: EngineUnavailableError("no GPU"))
     made: list[FakeEngine] = field(default_factory=list)
 
     def __call__(self, _checkpoint: FakeCheckpoint) -> FakeEngine:
         engine = FakeEngine()
         if 0 < len(self.made) <= self.deaf:
-            engine.start_error = EngineUnavailableError("no GPU")
+            engine.start_error = self.why
         self.made.append(engine)
         return engine
 
@@ -51,9 +52,14 @@ def supervise(
     )  # type: ignore[arg-type]
 
 
-def test_a_dead_engine_is_replaced_and_the_next_request_answered() -> None:
+class Panic(BaseException):
+    """As libraries in Rust raise: no Exception."""
+
+
+@pytest.mark.parametrize("why", [EngineUnavailableError("no GPU"), Panic("index out of bounds")])
+def test_a_dead_engine_is_replaced_and_the_next_request_answered(why: BaseException) -> None:
     async def scenario() -> None:
-        factory, restarts = Factory(deaf=2), []
+        factory, restarts = Factory(2, why), []
         engine = supervise(factory, on_restart=lambda: restarts.append(1))
         await engine.start()
         factory.made[0].error = EngineDeadError("killed")
