@@ -39,6 +39,14 @@ def expectations(fleet: Fleet, queries: Sequence[str]) -> Expected:
     return expected
 
 
+def told_apart(expected: Expected) -> float:
+    """Return the share of the queries to which the checkpoints give different answers."""
+    answers: dict[str, set[tuple[str, ...]]] = {}
+    for (_, query), said in expected.items():
+        answers.setdefault(query, set()).add(said)
+    return sum(len(different) > 1 for different in answers.values()) / max(len(answers), 1)
+
+
 def wrong_versions(
     history: Mapping[str, Sequence[Request]],
     happened: Sequence[Happened],

@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from loadtest.client import Client
-from loadtest.correct import Expected, expectations, stored_events, wrong_versions
+from loadtest.correct import Expected, expectations, stored_events, told_apart, wrong_versions
 from loadtest.fleet import Fleet, fleet
 from loadtest.incidents import Happened, act
 from loadtest.journeys import Journeys
@@ -104,6 +104,7 @@ def drive(scenario: Scenario, load: Load) -> dict[str, Any]:
         digests = {name: one.weights_digest for name, one in servers.checkpoints.items()}
         rules = dict(wrong_versions(journeys.history, happened, digests, expected))
         found["wrong_version"] = float(sum(rules.values()))
+        found["told_apart_ratio"] = told_apart(expected)
         found["judged_answers"] = float(sum(map(len, journeys.history.values())))
     steps = windows(records, seconds=seconds, width_s=max(STEP_S * scale, 1.0))
     return {

@@ -157,12 +157,14 @@ class Fleet:
         servers: the replicas.
         checkpoints: `first`, which serves at the start, and `second`, where there are two.
         database: URL of the store, past any proxy.
+        address: of the second one in the registry.
     """
 
     folder: Path
     servers: list[Server]
     checkpoints: dict[str, Checkpoint]
     database: str
+    address: str = ""
     redis: Redis | None = None
     postgres: PostgresServer | None = None
     proxy: SlowProxy | None = None
@@ -209,7 +211,7 @@ def fleet(scenario: Scenario, folder: Path, common: Mapping[str, object]) -> Ite
             stack.callback(made.redis.kill)
             settings["redis_url"] = f"redis://127.0.0.1:{made.redis.port}/0"
         if scenario.judged:
-            made.checkpoints = _checkpoints(folder)
+            made.checkpoints, made.address = _checkpoints(folder)
             settings |= {
                 "checkpoint": made.checkpoints["first"].path,
                 "checkpoints": folder / "checkpoints",
@@ -233,16 +235,15 @@ def missing(scenario: Scenario) -> list[str]:
     return [program for program in scenario.needs if not found[program]]
 
 
-def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
-    """Two of known, different answers; the second is in the registry too, for rollouts."""
+def _checkpoints(folder: Path) -> tuple[dict[str, Checkpoint], str]:
+    """Two of known, different answers, and the address of the second one in a registry, for rollouts."""
     default = load_checkpoint(DEFAULT_CHECKPOINT)
     (folder / "checkpoints").mkdir()
     made = {
         name: make_sibling(default, folder / "checkpoints" / name, seed=seed)
         for seed, name in enumerate(("first", "second"), start=1)
     }
-    Registry(Place.at(str(folder / "registry"))).push(made["second"].path)
-    return made
+    return made, Registry(Place.at(str(folder / "registry"))).push(made["second"].path)
 
 
 def _as_text(value: object) -> str:

@@ -60,9 +60,9 @@ def _swap(fleet: Fleet, to: str) -> str | None:
     return next((why for why in refused if why), None)
 
 
-def _rollout_start(fleet: Fleet, to: str) -> str | None:
+def _rollout_start(fleet: Fleet, _to: str) -> str | None:
     asked = {
-        "checkpoint": fleet.checkpoints[to].weights_digest,
+        "checkpoint": fleet.address,
         "plan": PLAN,
         "ungated": True,
         "name": f"load-{time.monotonic_ns()}",

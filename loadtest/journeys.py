@@ -20,8 +20,6 @@ from loadtest.trace import Search
 
 OK = 200
 BEAT_S = 0.05
-AGAIN_S = 1.0
-EVENT_PATIENCE_S = 30.0
 
 
 @dataclass
@@ -31,13 +29,17 @@ class Journeys:
     Args:
         client: of the replicas.
         remember: keep what every answer said, by arm, for `loadtest.history`.
+        again_s: seconds until events that were refused are sent again.
+        patience_s: seconds after which they are given up.
         beats: how late, in seconds, this process's own clock struck: it cannot read answers sooner.
         acknowledged: ids of events of which the service said that it has them.
-        unacknowledged: events that it would not take for EVENT_PATIENCE_S.
+        unacknowledged: events that it would not take within `patience_s`.
     """
 
     client: Client
     remember: bool = False
+    again_s: float = 1.0
+    patience_s: float = 30.0
     records: Records = field(default_factory=Records)
     history: dict[str, list[Request]] = field(default_factory=dict)
     beats: list[tuple[float, float]] = field(default_factory=list)
@@ -84,7 +86,7 @@ class Journeys:
             }
             for action in search.actions
         ]
-        give_up = at + EVENT_PATIENCE_S
+        give_up = at + self.patience_s
         while True:
             found = await self._ask(number, EVENTS, at, search, {"events": events})
             if found.status == OK and found.body["accepted"] == len(events):
@@ -93,7 +95,7 @@ class Journeys:
             if found.status == OK or self.now() > give_up:
                 self.unacknowledged += len(events)
                 return
-            at = self.now() + AGAIN_S
+            at = self.now() + self.again_s
             await self._wait_until(at)
 
     async def _ask(self, number: int, kind: int, at: float, search: Search, body: dict[str, Any]) -> Reply:

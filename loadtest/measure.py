@@ -7,6 +7,7 @@ quick, and would flatter them. A number that nothing was measured for is None.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,17 +97,17 @@ def windows(records: Records, *, seconds: float, width_s: float) -> list[dict[st
 def saturation(found: Sequence[dict[str, Any]], *, warm_s: float) -> float | None:
     """Return the journeys per second at which a rising load saturates.
 
-    That is the highest rate of a window up to the first one whose requests are not well answered (200, and no part
-    left out for want of time) in GOOD_RATIO of the cases. None: already the first one is not.
+    That is the highest rate of a window before the first two in a row whose requests are not well answered (200,
+    and no part left out for want of time) in GOOD_RATIO of the cases: one alone may be chance. None: there is no
+    such window.
     """
-    rate: float | None = None
-    for window in found:
-        if window["at_s"] < warm_s or window["good_ratio"] is None:
-            continue
-        if window["good_ratio"] < GOOD_RATIO:
-            return rate
-        rate = max(rate or 0.0, float(window["journeys_per_s"]))
-    return rate
+    judged = [one for one in found if one["at_s"] >= warm_s and one["good_ratio"] is not None]
+    bad = [one["good_ratio"] < GOOD_RATIO for one in judged]
+    full = next((place for place, two in enumerate(pairwise(bad)) if all(two)), len(judged))
+    rates = [
+        float(one["journeys_per_s"]) for one, is_bad in zip(judged[:full], bad, strict=False) if not is_bad
+    ]
+    return max(rates, default=None)
 
 
 def slope_per_min(samples: Iterable[tuple[float, float]], *, start_s: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What became of every request, in columns: 41 bytes each, so that half an hour of them is a few megabytes."""
+"""What became of every request, in columns: 36 bytes each, so that half an hour of them is a few megabytes."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ class Incident(Section):
 
     at: float = Field(ge=0, description="seconds from the start")
     do: Deed
-    to: str = Field(default="", description="of a swap or a rollout: which checkpoint, `first` or `second`")
+    to: str = Field(
+        default="", description="of a swap: which checkpoint, `first` or `second`; a rollout is of the second"
+    )
     fails: bool = Field(default=False, description="it must be refused; else it must be done")
 
 
