@@ -14,10 +14,12 @@ from app.errors import CheckpointError
 from app.gauges import bind_engine, held, show_checkpoint
 from app.http import openapi
 from app.http.admin import AdminHandlers, install_admin_routes
-from app.http.bearer import Bearer
+from app.http.bearer import bearers
+from app.http.client import ClientNames
 from app.http.errors import install_error_handlers
 from app.http.events import EventHandlers, install_event_routes
 from app.http.lifecycle import Lifecycle, lifespan
+from app.http.limiting import install_rate_limit
 from app.http.middleware import RequestMiddleware
 from app.http.routes import Handlers, install_routes
 from app.http.signals import SignalHandlers, install_signal_routes
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from app.contracts.reasons import Reason
     from app.engines.base import Engine
+    from app.http.bearer import Bearer
     from app.registry.served import ServedCheckpoint
     from app.relevance.base import Relevance
     from app.rewrite.answer import Answer, Judged
@@ -197,7 +200,8 @@ def create_app(
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
     app.state.startup_error = None
-    fingerprint, bearer = _fingerprint(settings), Bearer(settings.admin_token)
+    fingerprint, clients = _fingerprint(settings), ClientNames(settings.client_header)
+    bearer, reporter = bearers(settings, clients=clients, metrics=metrics, clock=clock)
     install_routes(
         app,
         Handlers(
@@ -228,6 +232,7 @@ def create_app(
         app,
         settings=settings,
         bearer=bearer,
+        reporter=reporter,
         activator=activator,
         rollouts=rollouts,
         traffic=traffic,
@@ -235,6 +240,7 @@ def create_app(
     )
     install_error_handlers(app)
     openapi.install(app)
+    install_rate_limit(app, settings, clients=clients, clock=clock)
     app.add_middleware(RequestMiddleware, metrics=metrics, clock=clock)
     return app
 
@@ -284,6 +290,7 @@ def _install_admin(
     *,
     settings: Settings,
     bearer: Bearer,
+    reporter: Bearer,
     activator: Activator,
     rollouts: RolloutReplica | None,
     traffic: Traffic,
@@ -293,7 +300,10 @@ def _install_admin(
     install_admin_routes(app, AdminHandlers(bearer=bearer, activator=activator, body_timeout_s=timeout_s))
     if rollouts is None:
         return
-    install_event_routes(app, EventHandlers(settings=settings, counter=rollouts.counter, metrics=metrics))
+    install_event_routes(
+        app,
+        EventHandlers(settings=settings, counter=rollouts.counter, metrics=metrics, bearer=reporter),
+    )
     if bearer.token is not None:
         from app.http.rollouts import (  # noqa: PLC0415 -- loads SQLAlchemy
             RolloutHandlers,

@@ -144,7 +144,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "counter",
         "corewrite_shed_total",
         "Requests refused before any work; a batch counts once.",
-        {"cause": ("queue_full", "queue_timeout", "draining")},
+        {"cause": ("queue_full", "queue_timeout", "draining", "rate_limited")},
     ),
     MetricSpec(
         "counter",
@@ -156,6 +156,12 @@ METRICS: tuple[MetricSpec, ...] = (
                 "pipelined",
             )
         },
+    ),
+    MetricSpec(
+        "counter",
+        "corewrite_refused_tokens_total",
+        "Requests without the bearer token that they need; blocked: not looked at after many wrong ones.",
+        {"cause": ("missing", "wrong", "blocked")},
     ),
     MetricSpec(
         "counter",
@@ -235,7 +241,7 @@ LOG_FIELDS: Mapping[str, str] = {
     "items": "batch: number of items",
     "events": "events: number of valid ones",
     "unknown": "events: how many belong to no search that is known",
-    "client": "refusals: address of who asked",
+    "client": "refusals: who asked, by REWRITE_CLIENT_HEADER or address",
     "candidates": "signals: number of candidates",
     "stages": "signals: why each stage is neutral, null where it is not",
     "remembered": "signals: whether an earlier call of the query_id had the answer made",
@@ -275,6 +281,7 @@ class Metrics:
         self.remembered = self._gauge("corewrite_remembered_searches")
         self.shed = self._counter("corewrite_shed_total")
         self.refused_connections = self._counter("corewrite_refused_connections_total")
+        self.refused_tokens = self._counter("corewrite_refused_tokens_total")
         self.ignored_headers = self._counter("corewrite_ignored_headers_total")
         self.checkpoint = self._gauge("corewrite_checkpoint_info")
         self.arms = self._counter("corewrite_arm_requests_total")

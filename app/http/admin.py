@@ -89,6 +89,7 @@ def _errors() -> dict[int | str, dict[str, Any]]:
         409: "Not activated, and `detail` says why; the one before serves on.",
         413: "The body is too large.",
         422: "The request is malformed; `detail` names the field.",
+        429: "Too many wrong tokens, or too many requests, of this client.",
     }
     return {status: {"model": WireError, "description": text} for status, text in why.items()}
 

@@ -8,12 +8,13 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.errors import BadRequestError, CorewriteError, OverloadedError
+from app.errors import BadRequestError, CorewriteError, OverloadedError, UnauthorizedError
 from app.telemetry import LOGGER
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
+    from starlette.types import Scope
 
 _HTTP_WORDS = {404: "not_found", 405: "method_not_allowed"}
 
@@ -30,6 +31,23 @@ class BodyTimeoutError(BadRequestError):
 
     code = "body_timeout"
     status = 408
+
+
+class RateLimitedError(OverloadedError):
+    """This client has asked too often; others are served."""
+
+    code = "rate_limited"
+
+
+class TooManyFailuresError(UnauthorizedError):
+    """This client has sent too many wrong tokens: what it sends now is not even looked at."""
+
+    code = "too_many_failures"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 def wire_error(error: CorewriteError) -> dict[str, str]:
@@ -50,12 +68,19 @@ def _response(status: int, content: dict[str, str], headers: dict[str, str] | No
 
 async def _corewrite_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CorewriteError)  # noqa: S101 -- what the handler is registered for
-    exchange = request.scope.get("corewrite")
+    return error_answer(request.scope, error)
+
+
+def error_answer(scope: Scope, error: CorewriteError) -> Response:
+    """The answer that an error becomes, counted and noted for the log."""
+    exchange = scope.get("corewrite")
     if exchange is not None:
         exchange.log["error"] = error.code
         shed = isinstance(error, OverloadedError)
         exchange.metrics.count_request("shed" if shed else "invalid" if error.status < 500 else "failed")  # noqa: PLR2004
-    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, OverloadedError) else None
+    headers = None
+    if isinstance(error, OverloadedError | TooManyFailuresError):
+        headers = {"retry-after": str(error.retry_after_s)}
     return _response(error.status, wire_error(error), headers)
 
 

@@ -18,6 +18,7 @@ from app.http.schemas import Identifier, WireError
 from app.rollout.counter import Action, Counter, Event
 
 if TYPE_CHECKING:
+    from app.http.bearer import Bearer
     from app.settings import Settings
     from app.telemetry import Metrics
 
@@ -98,9 +99,12 @@ class EventHandlers:
     settings: Settings
     counter: Counter
     metrics: Metrics
+    bearer: Bearer
 
     async def events(self, request: Request) -> Response:
         """POST /v1/events."""
+        if self.bearer.token is not None:
+            self.bearer.require(request)
         body = await read_body(
             request, max_bytes=self.settings.max_batch_body_bytes, timeout_s=self.settings.body_timeout_s
         )
@@ -125,9 +129,13 @@ def install_event_routes(app: FastAPI, handlers: EventHandlers) -> None:
         408: "The body did not arrive in time.",
         413: "The body is too large.",
         422: "The batch is malformed; `detail` names the field.",
-        429: "Too many events wait for the store; send them again.",
+        429: "Too many events wait for the store, or this client asks too often; send them again.",
         503: "The store is out of reach; send them again.",
     }
+    extra: dict[str, Any] = {}
+    if handlers.bearer.token is not None:
+        why[401] = "No token, or a wrong one."
+        extra["security"] = [{"events": []}]
     router = APIRouter()
     schema = EventsRequest.model_json_schema()
     schema["properties"]["events"]["items"] = WireEvent.model_json_schema()
@@ -143,7 +151,8 @@ def install_event_routes(app: FastAPI, handlers: EventHandlers) -> None:
             **{status: {"model": WireError, "description": text} for status, text in why.items()},
         },
         openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+            **extra,
         },
     )
     app.include_router(router)

@@ -24,15 +24,20 @@ PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _MAX_PATH_CHARS = 128
 
 
+def _nothing(_tokens: int) -> None:
+    """Take no tokens: there is no limit."""
+
+
 class Exchange:
     """One request and its answer, as far as log and metrics care; at `scope["corewrite"]`."""
 
-    __slots__ = ("arrived_s", "log", "metrics")
+    __slots__ = ("arrived_s", "log", "metrics", "spend")
 
     def __init__(self, arrived_s: float, metrics: Metrics) -> None:
         self.arrived_s = arrived_s
         self.metrics = metrics
         self.log: dict[str, object] = {}
+        self.spend: Callable[[int], None] = _nothing  # tokens of the client's, where its rate is limited
 
 
 class RequestMiddleware:

@@ -94,6 +94,14 @@ def _error(description: str, word: str, detail: str, *, retry: bool = False) -> 
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    401: _error(
+        "An arm is asked for by x-corewrite-arm, without the administrators' token.",
+        "unauthorized",
+        "send the header `authorization: Bearer <REWRITE_ADMIN_TOKEN>`",
+    ),
+    403: _error(
+        "As 401, where there is no such token.", "forbidden", "set REWRITE_ADMIN_TOKEN to allow this"
+    ),
     408: _error("The body did not arrive in time.", "body_timeout", "body: not received within 5 s"),
     413: _error("The body is too large.", "body_too_large", "body: larger than 262144 bytes"),
     422: _error(
@@ -101,7 +109,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         "invalid_request",
         "query: must have a visible character and no control characters",
     ),
-    429: _error("Shed before any work.", "overloaded", "too many requests are waiting", retry=True),
+    429: _error(
+        "Shed before any work; rate_limited: because of this client.",
+        "overloaded",
+        "too many requests are waiting",
+        retry=True,
+    ),
     503: _error("Shutting down.", "draining", "shutting down; retry elsewhere", retry=True),
 }
 
@@ -228,7 +241,8 @@ def install(app: FastAPI) -> None:
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(requests["$defs"])
             schema["components"]["securitySchemes"] = {
-                "admin": {"type": "http", "scheme": "bearer", "description": "REWRITE_ADMIN_TOKEN"}
+                name: {"type": "http", "scheme": "bearer", "description": f"REWRITE_{name.upper()}_TOKEN"}
+                for name in ("admin", "events")
             }
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)

@@ -147,6 +147,7 @@ def _route(summary: str, body: type[BaseModel] | None = None) -> dict[str, Any]:
         409: "It cannot be done in this state, and `detail` says why.",
         413: "The body is too large.",
         422: "The request, or the plan, is malformed; `detail` names the field.",
+        429: "Too many wrong tokens, or too many requests, of this client.",
         503: "The store is out of reach.",
     }
     extra: dict[str, Any] = {"security": [{"admin": []}]}

@@ -99,6 +99,7 @@ class Handlers:
                 items.append(parsed)
             else:
                 items.append((parsed.to_query(), due(parsed.deadline_ms)))
+        exchange.spend(len(items) - 1)  # the request itself was one
         answers = await self.batches.rewrite(items, budget_s=due(None).at_s - exchange.arrived_s)
         exchange.log.update(items=len(items), reasons=self._count(answers))
         responses = [

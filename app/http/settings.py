@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings
 
 
@@ -24,6 +26,44 @@ class HttpSettings(BaseSettings):
         description=(
             "Bearer token of the routes under /admin, which change what is served. Unset: they are refused "
             "to everybody, because behind a proxy every caller comes from loopback."
+        ),
+    )
+    events_token: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Bearer token of /v1/events. Unset: nobody is asked for one, and who knows the query_id of a "
+            "search may report on it; its signed `exposure` says where that counts, which nobody can choose."
+        ),
+    )
+    max_token_failures: int = Field(
+        default=10,
+        ge=1,
+        description=(
+            "Wrong bearer tokens a client may send at once, and regain in a minute; then 429 without a look, "
+            "whatever it sends. 10: a person's typing errors, and too few to guess by."
+        ),
+    )
+    client_rate_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "Requests a client may make each second in the long run, items of a batch each; then 429. Unset: "
+            "any number, because to a sidecar one peer is all the traffic, and admission protects the server."
+        ),
+    )
+    client_burst: int = Field(
+        default=100,
+        ge=1,
+        description=(
+            "Requests a client may make at once before REWRITE_CLIENT_RATE_PER_S holds. 100: somebody with "
+            "many tabs, whose searches have three stages each."
+        ),
+    )
+    client_header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = Field(
+        default=None,
+        description=(
+            "Header that says whose request it is, such as x-real-ip or x-client-id; a proxy in front must "
+            "write it, whatever its own client sent. Unset: the address of the peer."
         ),
     )
     max_body_bytes: int = Field(
@@ -86,6 +126,13 @@ class HttpSettings(BaseSettings):
             "Seconds a client may leave its answers unread before its connection is cut. 10: as for headers."
         ),
     )
+
+    @field_validator("client_header")
+    @classmethod
+    def _is_written_by_the_proxy(cls, header: str | None) -> str | None:
+        if header is not None and header.lower() in {"x-forwarded-for", "forwarded"}:
+            raise ValueError("its beginning is the client's own claim: let the proxy write x-real-ip")
+        return header
 
     drain_grace_s: float = Field(
         default=0.0,

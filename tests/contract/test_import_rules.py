@@ -17,7 +17,7 @@ PURE = [
     APP / "rewrite" / "guard.py",
     APP / "rewrite" / "deadline.py",
     APP / "rewrite" / "judge.py",
-    APP / "http" / "trace.py",
+    *(APP / "http" / name for name in ("trace.py", "rate.py", "client.py")),
     *(APP / "signals" / name for name in ("records.py", "stages.py", "typical.py")),
     *sorted((APP / "signals" / "adapters").glob("*.py")),
     *(APP / "rollout" / f"{name}.py" for name in ("assignment", "plan", "statistics", "evidence", "verdict")),

@@ -147,7 +147,7 @@ def test_the_documents_examples_are_accepted_and_true(client: TestClient) -> Non
     document = client.get("/openapi.json").json()
     for path in ("/v1/rewrite", "/v1/rewrite/batch"):
         operation = document["paths"][path]["post"]
-        assert set(operation["responses"]) == {"200", "408", "413", "422", "429", "503"}
+        assert set(operation["responses"]) == {"200", "401", "403", "408", "413", "422", "429", "503"}
         example = operation["requestBody"]["content"]["application/json"]["example"]
         assert client.post(path, json=example).status_code == 200
     content = document["paths"]["/v1/rewrite"]["post"]["responses"]["200"]["content"]["application/json"]
