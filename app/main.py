@@ -42,9 +42,12 @@ from app.signals.heads import Heads
 from app.signals.runner import StageRunner, Weights
 from app.signals.service import SignalService
 from app.telemetry import Metrics, bind
+from app.tracing.choice import make_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from opentelemetry.sdk.trace.export import SpanExporter
 
     from app.contracts.reasons import Reason
     from app.engines.base import Engine
@@ -68,14 +71,16 @@ def create_app(
     engine: Engine | None = None,
     checkpoint: ServedCheckpoint | None = None,
     relevance: Relevance | None = None,
+    spans: SpanExporter | None = None,
 ) -> FastAPI:
     """The service as an ASGI app.
 
-    Its lifespan starts the engine and, in reverse order, undoes whatever was started. `engine`, `checkpoint`
-    and `relevance` replace the ones that the settings name, for other engines and for tests.
+    Its lifespan starts the engine and, in reverse order, undoes whatever was started. `engine`, `checkpoint`,
+    `relevance` and `spans` replace the ones that the settings name, for other engines and for tests.
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or its weights are not the engine's.
+        CorewriteError: what a setting asks for is not installed.
     """
     if checkpoint is None:
         checkpoint = _load_checkpoint(settings)
@@ -177,7 +182,9 @@ def create_app(
             "rollouts": rollouts and rollouts.readiness(),
         }
 
-    closing = [part.close for part in (shared, own_relevance) if part is not None]
+    tracer = make_tracer(settings, metrics, version=_version(), clock=clock, exporter=spans)
+    # The last to be closed comes first: what goes on until then has spans.
+    closing = [part.close for part in (tracer, shared, own_relevance) if part is not None]
     app = FastAPI(
         title="corewrite",
         version=_version(),
@@ -241,7 +248,9 @@ def create_app(
     install_error_handlers(app)
     openapi.install(app)
     install_rate_limit(app, settings, clients=clients, clock=clock)
-    app.add_middleware(RequestMiddleware, metrics=metrics, clock=clock)
+    app.add_middleware(
+        RequestMiddleware, metrics=metrics, tracer=tracer, traces_ratio=settings.traces_ratio, clock=clock
+    )
     return app
 
 

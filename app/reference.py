@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from app.telemetry import LOG_FIELDS, METRICS
+from app.tracing.declared import SPANS
 
 PACKAGE = Path(__file__).parent
 
@@ -41,11 +42,11 @@ def settings_page() -> str:
 
 
 def metrics_page() -> str:
-    """The text of `docs/metrics.md`: every metric and every log field."""
+    """The text of `docs/metrics.md`: every metric, every log field and every span."""
     lines = [
-        "# Metrics and log fields",
+        "# Metrics, log fields and spans",
         "",
-        "<!-- Written by `python -m app.reference metrics`; edit app/telemetry.py. -->",
+        "<!-- Written by `python -m app.reference metrics`; edit app/telemetry.py, app/tracing. -->",
         "",
         "`GET /metrics` gives these and the usual `process_*` ones.",
         "",
@@ -67,6 +68,19 @@ def metrics_page() -> str:
         "| Field | Meaning |",
         "|---|---|",
         *(f"| `{name}` | {meaning} |" for name, meaning in LOG_FIELDS.items()),
+        "",
+        "## Spans",
+        "",
+        "Sent to `REWRITE_TRACES` for requests whose `traceparent` says sampled, and a share of those",
+        "without one (`REWRITE_TRACES_RATIO`). What does not apply is absent, a phase that took no time too.",
+        "",
+        "| Span | Kind | Child of | Meaning | Attributes |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{spec.name}` | {spec.kind} | {spec.parent} | {spec.help} | "
+            f"{'; '.join(f'`{name}`: {meaning}' for name, meaning in spec.attributes.items()) or 'none'} |"
+            for spec in SPANS
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,7 @@ Precedence, highest first:
 
 1. command-line options of `corewrite serve` and `corewrite rewrite` (`--port` beats `REWRITE_PORT`);
 2. environment variables `REWRITE_<NAME>`;
-3. the defaults below, and those of app/http, app/signals and app/rollout (settings.py in each).
+3. the defaults below, and those of app/http, app/signals, app/rollout and app/tracing (settings.py in each).
 
 There is no settings file: one source per deployment keeps "what is it running with?" answerable.
 `docs/settings.md` is written by `python -m app.reference settings`; a test fails when the two disagree.
@@ -23,11 +23,12 @@ from pydantic_settings import SettingsConfigDict
 from app.http.settings import HttpSettings
 from app.rollout.settings import RolloutSettings
 from app.signals.settings import SignalSettings
+from app.tracing.settings import TracingSettings
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
 
 
-class Settings(RolloutSettings, SignalSettings, HttpSettings):
+class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
     """What one process of the service runs with; frozen, read once at start."""
 
     model_config = SettingsConfigDict(env_prefix="REWRITE_", frozen=True, extra="forbid")

@@ -213,6 +213,12 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "counter",
+        "corewrite_spans_total",
+        "Spans of traces: recorded, and what became of them; the rest waits, or was let go.",
+        {"result": ("recorded", "exported", "failed")},
+    ),
+    MetricSpec(
+        "counter",
         "corewrite_events_total",
         "Events, by what became of them; known: they had come before, and are accepted too.",
         {"result": ("accepted", "known", "ignored", "unknown", "invalid")},
@@ -291,6 +297,7 @@ class Metrics:
         self.rollout_store = self._gauge("corewrite_rollout_store_up")
         self.decisions = self._counter("corewrite_rollout_decisions_total")
         self.events = self._counter("corewrite_events_total")
+        self.spans = self._counter("corewrite_spans_total")
         # Bound once: finding a child by its labels costs more than counting.
         spec = _spec("corewrite_phase_seconds").labels["phase"]
         self.phase_seconds = {phase: self.phases.labels(phase) for phase in spec}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.http.trace import continue_trace, new_trace
 from app.telemetry import LOGGER, TRACE
+from app.tracing.trail import TRAIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from app.telemetry import Metrics
+    from app.tracing.tracer import Tracer
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by machines; their lines at info level would drown what people asked for."""
@@ -41,13 +43,29 @@ class Exchange:
 
 
 class RequestMiddleware:
-    """Trace, time and log each HTTP request."""
+    """Trace, time and log each HTTP request.
+
+    Args:
+        app: what answers.
+        metrics: count headers that are ignored.
+        tracer: takes the spans of requests that are sampled; None: nobody does.
+        traces_ratio: share of those without a `traceparent` that are.
+        clock: the service's.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
+        traces_ratio: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
+        self._traces_ratio = traces_ratio if tracer else 0.0
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,8 +79,12 @@ class RequestMiddleware:
         if trace is None:
             if header is not None:
                 self._metrics.ignored_headers.labels("traceparent").inc()
-            trace = new_trace()
+            quiet = scope["path"] in _QUIET
+            trace = new_trace(sampled_ratio=0.0 if quiet else self._traces_ratio)
         token = TRACE.set((trace.trace_id, trace.span_id))
+        tracer = self._tracer if trace.sampled else None
+        trail = tracer.begin(trace, exchange.arrived_s) if tracer else None
+        trail_token = TRAIL.set(trail) if trail else None
         status = 0
 
         async def send_traced(message: Message) -> None:
@@ -78,14 +100,19 @@ class RequestMiddleware:
             status = status or 500  # answered outside of us, by the last handler of all
             raise
         finally:
-            level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+            path = scope["path"][:_MAX_PATH_CHARS]
+            if tracer and trail:
+                tracer.end(trail, scope, path, status, exchange.log)
+            level = logging.DEBUG if path in PROBES else logging.INFO
             if LOGGER.isEnabledFor(level):
                 fields = {
                     "method": scope["method"],
-                    "path": scope["path"][:_MAX_PATH_CHARS],
+                    "path": path,
                     "status": status,
                     "duration_ms": round((self._clock() - exchange.arrived_s) * 1000, 3),
                     **exchange.log,
                 }
                 LOGGER.log(level, "request", extra={"fields": fields})
+            if trail_token:
+                TRAIL.reset(trail_token)
             TRACE.reset(token)

@@ -17,6 +17,7 @@ from app.rewrite.answer import Judged
 from app.rewrite.guard import Limits
 from app.rewrite.judge import judge
 from app.telemetry import LOGGER, Metrics
+from app.tracing.trail import TRAIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,11 +99,19 @@ class Generator:
 
         What is returned may be by a checkpoint that was activated after `key` was made; it says which.
         """
+        began = self._clock()
+        outcome = await self._generated(key, query, lineup)
+        trail = TRAIL.get()
+        if trail is not None:
+            trail.generated(query, outcome, began, self._clock())
+        return outcome
+
+    async def _generated(self, key: Key, query: Query, lineup: Lineup) -> Judged | Reason:
         try:
             async with lineup.hold() as serving:
                 key = replace(key, weights_digest=serving.checkpoint.weights_digest)
                 judged = await self._judged(key, query, serving)
-        except Exception as error:  # noqa: BLE001 -- see the docstring
+        except Exception as error:  # noqa: BLE001 -- see `generate`
             return self.failed(error)
         self._cache.put(key, judged)
         if self._shared is not None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
+    from collections.abc import Hashable
 
+Work = Callable[[], Coroutine[Any, Any, object]]
 K = TypeVar("K", bound="Hashable")
 
 
@@ -33,18 +36,19 @@ class NearlineQueue(Generic[K]):
         self._max_queue = max_queue
         self._concurrency = concurrency
         self._on_drop = on_drop
-        self._waiting: OrderedDict[K, Callable[[], Coroutine[Any, Any, object]]] = OrderedDict()
+        # With the context of whoever has asked: what is told of the work is told of that request.
+        self._waiting: OrderedDict[K, tuple[Work, Context]] = OrderedDict()
         self._running: dict[K, asyncio.Task[object]] = {}
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def offer(self, key: K, work: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+    def offer(self, key: K, work: Work) -> bool:
         """Queue `work` unless `key` waits or runs already; whether it was queued."""
         if self._closed or key in self._waiting or key in self._running:
             return False
-        self._waiting[key] = work
+        self._waiting[key] = (work, copy_context())
         self._fill()
         if len(self._waiting) > self._max_queue:
             self._waiting.popitem(last=False)
@@ -62,8 +66,8 @@ class NearlineQueue(Generic[K]):
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self._concurrency and not self._closed:
-            key, work = self._waiting.popitem(last=False)
-            task = asyncio.create_task(work())
+            key, (work, context) = self._waiting.popitem(last=False)
+            task = asyncio.create_task(work(), context=context)
             self._running[key] = task
             task.add_done_callback(partial(self._landed, key))
 

@@ -17,6 +17,7 @@ from app.contracts import prompt
 from app.contracts.reasons import Reason
 from app.rewrite.answer import Answer, CacheUse, Judged, Query, Timings
 from app.rewrite.single_flight import FlightCancelledError, SingleFlight
+from app.tracing.trail import TRAIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,7 +206,7 @@ class RewriteService:
             observe["guard"].observe(timings.guard_s)
         self._metrics.arms.labels(place.arm).inc()
         self._metrics.count_request("degraded" if reason else "rewritten", reason or "none")
-        return Answer(
+        answer = Answer(
             query=query,
             rewrites=outcome.rewrites[: query.num_rewrites],
             reason=reason,
@@ -218,6 +219,10 @@ class RewriteService:
             launched=place.stages,
             cell=place.cell and replace(place.cell, impacted=impacted),
         )
+        trail = TRAIL.get()
+        if trail is not None:
+            trail.answered(answer, started)
+        return answer
 
 
 def _is_cut_by_prompt(text: str) -> bool:

@@ -14,6 +14,7 @@ from app.contracts.fusion import FINERANK_WEIGHT, MAX_FACTOR, RAWRANK_WEIGHT
 from app.contracts.reasons import Reason
 from app.signals import stages
 from app.signals.records import Staged
+from app.tracing.trail import TRAIL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -138,6 +139,9 @@ class StageRunner:
         self._metrics.stages.labels(stage, "neutral" if reason else "signal", reason or "none").inc()
         self._metrics.stage_seconds.labels(stage, "model").observe(modelled - began)
         self._metrics.stage_seconds.labels(stage, "fusion").observe(ended - modelled)
+        trail = TRAIL.get()
+        if trail is not None:
+            trail.staged(stage, reason, began, ended)
         return ended - began
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -114,5 +115,30 @@ def test_bounds_hold_and_everything_is_worked_or_dropped(keys: list[str], size: 
         assert len(works.began) == len(works.ended)
         # With size 0 what is dropped was never taken.
         assert len(works.ended) == taken - (len(drops) if size else 0)
+
+    asyncio.run(scenario())
+
+
+def test_work_is_told_of_whoever_has_asked() -> None:
+    """Also what has waited, and is begun when that of another ends."""
+    asker: ContextVar[str] = ContextVar("asker")
+
+    async def scenario() -> None:
+        gate, done, told = asyncio.Event(), asyncio.Event(), []
+        queue: NearlineQueue[str] = NearlineQueue(max_queue=5, concurrency=1)
+
+        async def work() -> None:
+            await gate.wait()
+            told.append(asker.get())
+            if len(told) == len("abc"):
+                done.set()
+
+        for name in "abc":
+            asker.set(name)
+            queue.offer(name, work)
+        asker.set("nobody")
+        gate.set()
+        await done.wait()
+        assert told == ["a", "b", "c"]
 
     asyncio.run(scenario())
