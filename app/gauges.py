@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 from app.engines.breaker import BreakerState
 from app.telemetry import bind
 
 if TYPE_CHECKING:
     from app.engines.supervised import SupervisedEngine
+    from app.rewrite.admission import Admission
+    from app.rewrite.cache import LruCache
     from app.rewrite.lineup import Lineup, Serving
+    from app.rewrite.nearline import NearlineQueue
+    from app.rewrite.single_flight import SingleFlight
     from app.telemetry import Metrics
 
 
@@ -30,6 +34,25 @@ def show_checkpoint(metrics: Metrics, old: Serving | None, new: Serving) -> None
     if old is not None:
         metrics.checkpoint.remove(old.checkpoint.id, old.checkpoint.weights_digest)
     metrics.checkpoint.labels(new.checkpoint.id, new.checkpoint.weights_digest).set(1)
+
+
+def bind_request_path(
+    metrics: Metrics,
+    *,
+    admission: Admission,
+    cache: LruCache[Any, Any],
+    flights: SingleFlight[Any, Any],
+    nearline: NearlineQueue[Any],
+) -> None:
+    """Gauges of what a request passes through."""
+    for gauge, value in (
+        (metrics.nearline_backlog, lambda: len(nearline)),
+        (metrics.queue_depth, lambda: admission.waiting),
+        (metrics.inflight, lambda: admission.inflight),
+        (metrics.cache_entries, lambda: len(cache)),
+        (metrics.background, lambda: flights.background),
+    ):
+        bind(gauge, value)
 
 
 def bind_engine(metrics: Metrics, lineup: Lineup) -> None:

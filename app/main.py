@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.datastructures import State
 
 from app.engines.choice import supervised_engine
 from app.errors import CheckpointError
-from app.gauges import bind_engine, held, show_checkpoint
+from app.gauges import bind_engine, bind_request_path, held, show_checkpoint
 from app.http import openapi
 from app.http.admin import AdminHandlers, install_admin_routes
 from app.http.bearer import bearers
@@ -110,14 +111,7 @@ def create_app(
         concurrency=settings.nearline_concurrency,
         on_drop=metrics.nearline.labels("dropped").inc,
     )
-    for gauge, value in (
-        (metrics.nearline_backlog, lambda: len(nearline)),
-        (metrics.queue_depth, lambda: admission.waiting),
-        (metrics.inflight, lambda: admission.inflight),
-        (metrics.cache_entries, lambda: len(cache)),
-        (metrics.background, lambda: flights.background),
-    ):
-        bind(gauge, value)
+    bind_request_path(metrics, admission=admission, cache=cache, flights=flights, nearline=nearline)
     bind_engine(metrics, lineup)
 
     policy = Policy(
@@ -198,15 +192,19 @@ def create_app(
         redirect_slashes=False,  # a redirected POST is a second request under the same deadline
         redoc_url=None,
     )
-    app.state.service = service
-    app.state.signals = signals
-    app.state.lineup = lineup
-    app.state.activator = activator
-    app.state.shared = shared
-    app.state.rollouts = rollouts
-    app.state.lifecycle = lifecycle
-    app.state.metrics = metrics
-    app.state.startup_error = None
+    app.state = State(
+        {
+            "service": service,
+            "signals": signals,
+            "lineup": lineup,
+            "activator": activator,
+            "shared": shared,
+            "rollouts": rollouts,
+            "lifecycle": lifecycle,
+            "metrics": metrics,
+            "startup_error": None,
+        }
+    )
     fingerprint, clients = _fingerprint(settings), ClientNames(settings.client_header)
     bearer, reporter = bearers(settings, clients=clients, metrics=metrics, clock=clock)
     install_routes(

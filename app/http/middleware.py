@@ -79,7 +79,7 @@ class RequestMiddleware:
         if trace is None:
             if header is not None:
                 self._metrics.ignored_headers.labels("traceparent").inc()
-            quiet = scope["path"] in _QUIET
+            quiet = scope["path"] in PROBES
             trace = new_trace(sampled_ratio=0.0 if quiet else self._traces_ratio)
         token = TRACE.set((trace.trace_id, trace.span_id))
         tracer = self._tracer if trace.sampled else None
