@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from starlette.datastructures import State
 
+from app.console.threads import Threads
 from app.engines.choice import supervised_engine
 from app.errors import CheckpointError
 from app.gauges import bind_engine, bind_request_path, held, show_checkpoint
@@ -150,10 +151,11 @@ def create_app(
     )
     own_relevance = make_relevance(settings) if relevance is None else None
     signal_admission = make_signal_gate(settings, metrics)
+    heads, console_threads = Heads(relevance or own_relevance, clock=clock), Threads()
     signals = _signals(
         settings,
         rewrites=service,
-        relevance=relevance or own_relevance,
+        heads=heads,
         traffic=traffic,
         admission=signal_admission,
         metrics=metrics,
@@ -178,7 +180,7 @@ def create_app(
 
     tracer = make_tracer(settings, metrics, version=_version(), clock=clock, exporter=spans)
     # The last to be closed comes first: what goes on until then has spans.
-    closing = [part.close for part in (tracer, shared, own_relevance) if part is not None]
+    closing = [part.close for part in (tracer, shared, own_relevance, console_threads) if part is not None]
     app = FastAPI(
         title="corewrite",
         version=_version(),
@@ -243,6 +245,20 @@ def create_app(
         traffic=traffic,
         metrics=metrics,
     )
+    _install_console(
+        app,
+        settings,
+        signals=signals,
+        heads=heads,
+        lineups=lineups,
+        traffic=traffic,
+        rollouts=rollouts,
+        threads=console_threads,
+        metrics=metrics,
+        fingerprint=fingerprint,
+        clock=clock,
+        version=_version(),
+    )
     install_error_handlers(app)
     openapi.install(app)
     install_rate_limit(app, settings, clients=clients, clock=clock)
@@ -256,7 +272,7 @@ def _signals(
     settings: Settings,
     *,
     rewrites: RewriteService,
-    relevance: Relevance | None,
+    heads: Heads,
     traffic: Traffic,
     admission: Admission,
     metrics: Metrics,
@@ -271,7 +287,7 @@ def _signals(
     )
     return SignalService(
         rewrites=rewrites,
-        runner=StageRunner(Heads(relevance, clock=clock), weights=weights, metrics=metrics, clock=clock),
+        runner=StageRunner(heads, weights=weights, metrics=metrics, clock=clock),
         admission=admission,
         memory=memory,
         traffic=traffic,
@@ -321,6 +337,15 @@ def _install_admin(
             bearer=bearer, orders=rollouts.orders, traffic=traffic, body_timeout_s=timeout_s
         )
         install_rollout_routes(app, handlers)
+
+
+def _install_console(app: FastAPI, settings: Settings, **parts: Any) -> None:
+    if not settings.console:
+        return
+    from app.console.routes import install_console  # noqa: PLC0415 -- loads Jinja, for those who want it
+    from app.console.wiring import make_console  # noqa: PLC0415 -- as above
+
+    install_console(app, make_console(settings, **parts))
 
 
 def _uncounted(answer: Answer) -> Answer:

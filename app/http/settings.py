@@ -66,6 +66,13 @@ class HttpSettings(BaseSettings):
             "write it, whatever its own client sent. Unset: the address of the peer."
         ),
     )
+    console: bool = Field(
+        default=True,
+        description=(
+            "Whether there is a console for people at /console. With REWRITE_ADMIN_TOKEN it asks for that; "
+            "without, it only reads. True: it is where a deployment is looked at first; see docs/console.md."
+        ),
+    )
     max_body_bytes: int = Field(
         default=262_144,
         ge=1024,

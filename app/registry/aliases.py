@@ -51,8 +51,12 @@ class Aliases:
 
     def all(self) -> dict[str, str]:
         """Return alias -> digest, of those that point somewhere."""
-        found = {alias: self.current(alias) for alias in self._place.names(FOLDER)}
+        found = {alias: self.current(alias) for alias in self.names()}
         return {alias: move.to_digest for alias, move in found.items() if move and move.to_digest}
+
+    def names(self) -> list[str]:
+        """Return all that ever pointed anywhere."""
+        return self._place.names(FOLDER)
 
     def current(self, alias: str) -> Move | None:
         """The last move of an alias; None where it was never moved.

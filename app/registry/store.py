@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -35,7 +36,7 @@ from app.errors import CheckpointError, UnfitFileError, UnknownCheckpointError
 from app.registry.aliases import ALIAS, Aliases
 from app.registry.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, describe_file, load_checkpoint
 from app.registry.place import Place
-from app.registry.signature import sign
+from app.registry.signature import require_signature, sign
 
 FOLDER = "checkpoints"
 DIGEST = r"^[0-9a-f]{64}$"
@@ -202,6 +203,24 @@ class Registry:
                 f"{stored.digest}: {GATE_REPORT_NAME} is not the report that its manifest names"
             )
         return content
+
+    def signature(self, stored: Stored) -> Literal["none", "not checked", "good", "refused"]:
+        """Return what its signature is worth: not checked where no signers are named.
+
+        Raises:
+            RegistryError: the place is out of reach.
+        """
+        if not self._has(stored.digest, SIGNATURE_NAME):
+            return "none"
+        if self._signers is None:
+            return "not checked"
+        try:
+            content, _ = self._manifest(stored.digest)
+            signature = self._read(stored.digest, SIGNATURE_NAME)
+            require_signature(content, signature, self._signers, stored.digest)
+        except CheckpointError:
+            return "refused"
+        return "good"
 
     def resolve(self, reference: str) -> str:
         """Return the address that a reference means: an alias, an address or its beginning, or an id.

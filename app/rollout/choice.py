@@ -25,6 +25,7 @@ from app.rollout.counter import Counter
 from app.rollout.counts import CountStore
 from app.rollout.database import Database
 from app.rollout.follower import Follower
+from app.rollout.looks import LookStore
 from app.rollout.members import Members
 from app.rollout.orders import Orders
 from app.rollout.replica import RolloutReplica
@@ -112,6 +113,7 @@ def make_controller(settings: Settings, database: Database, name: str) -> Contro
         store=RolloutStore(database),
         counts=CountStore(database),
         members=Members(database),
+        looks=LookStore(database),
         dealt=Dealt(settings.assignment_salt, settings.holdout_ratio),
         name=name,
         now=database.now,
@@ -148,6 +150,7 @@ def make_orders(settings: Settings, database: Database) -> Orders:
         RolloutStore(database),
         CountStore(database),
         Members(database),
+        LookStore(database),
         Dealt(settings.assignment_salt, settings.holdout_ratio),
         partial(_find, settings),
         database.now,

@@ -15,7 +15,8 @@ import numpy as np
 from app.errors import CorewriteError, RolloutError, StoreError
 from app.rollout.assignment import BUCKETS
 from app.rollout.counts import CountStore
-from app.rollout.evidence import MEASURES, Period, Traffic
+from app.rollout.evidence import CANARY, MEASURES, Period, Traffic
+from app.rollout.looks import LookStore
 from app.rollout.members import Members
 from app.rollout.state import Order, Rollout, Transition, after
 from app.rollout.statistics import Floats
@@ -44,6 +45,7 @@ class Controller:
         store: of rollouts.
         counts: what was counted.
         members: replicas, and the lease.
+        looks: where what it saw is kept.
         dealt: how clients are.
         name: of this one, among those that may.
         now: the time of day, by the store's clock.
@@ -59,6 +61,7 @@ class Controller:
         store: RolloutStore,
         counts: CountStore,
         members: Members,
+        looks: LookStore,
         dealt: Dealt,
         name: str,
         now: Callable[[], datetime],
@@ -66,10 +69,11 @@ class Controller:
         lease_s: float,
         on_promoted: Callable[[Rollout], object] = lambda _rollout: None,
     ) -> None:
-        self._store, self._counts, self._members = store, counts, members
+        self._store, self._counts, self._members, self._looks = store, counts, members, looks
         self._dealt, self._name, self._now, self._clock = dealt, name, now, clock
         self._lease_s, self._on_promoted = lease_s, on_promoted
         self._told: int | None = None
+        self._seen: tuple[float, Verdict] | None = None
         self._forgotten: float | None = None
         self._watches: dict[tuple[int, str], tuple[float, float]] = {}
 
@@ -89,9 +93,13 @@ class Controller:
         rollout = deployment.latest
         if rollout is None or not rollout.is_live:
             return None
+        self._seen = None
         order, why = self._order(rollout)
-        if order is None:
-            return None
+        made = None if order is None else self._moved(rollout, order, why, at)
+        self._keep(rollout, at)  # last: it holds up no way back
+        return made
+
+    def _moved(self, rollout: Rollout, order: Order, why: str, at: datetime) -> Transition | None:
         made = after(rollout, order, who=LEASE, why=why, at=at)
         try:
             self._store.move(rollout, made)
@@ -109,7 +117,18 @@ class Controller:
             in_rollout_s=self._elapsed(rollout, "rollout", rollout.started),
             data_age_s=data_age_s(self._counts, rollout, self._now()),
         )
-        return judge(rollout.plan, periods_of(self._counts, rollout, self._dealt), moment)
+        periods = periods_of(self._counts, rollout, self._dealt)
+        verdict = judge(rollout.plan, periods, moment)
+        self._seen = sum(period.searches(CANARY) for period in periods), verdict
+        return verdict
+
+    def _keep(self, rollout: Rollout, at: datetime) -> None:
+        if self._seen is None:
+            return
+        try:
+            self._looks.keep(rollout.number, rollout.last.step, *self._seen, at)
+        except StoreError as error:
+            LOGGER.warning("rollouts: look not kept", extra={"fields": {"detail": str(error)}})
 
     def _forget(self, at: datetime) -> None:
         """Once in a while, the ids of events that nobody will send again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from app.rollout.comparisons import comparisons
 from app.rollout.controller import Dealt, data_age_s, periods_of
 from app.rollout.counts import CountStore
 from app.rollout.evidence import CANARY, STABLE, UNSEEN_CANARY, UNSEEN_STABLE, Group, Period
+from app.rollout.looks import LookStore, facts_of, finite
 from app.rollout.members import Members
 from app.rollout.plan import Plan, read_plan
 from app.rollout.state import Deployment, Order, Rollout, Switch, Transition, after
 from app.rollout.store import RolloutStore
-from app.rollout.verdict import Finding, Moment, Verdict, judge
+from app.rollout.verdict import Moment, Verdict, judge
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Word = Literal["pause", "resume", "promote", "rollback"]
@@ -47,6 +47,7 @@ class Orders:
         store: of rollouts.
         counts: what was counted.
         members: replicas.
+        looks: what controllers saw.
         dealt: how clients are.
         find: from an alias or a digest's beginning to a checkpoint's digest, and its gate's verdict, None
             where it has none. Raises CorewriteError.
@@ -56,6 +57,7 @@ class Orders:
     store: RolloutStore
     counts: CountStore
     members: Members
+    looks: LookStore
     dealt: Dealt
     find: Callable[[str], tuple[Digest, str | None]]
     now: Callable[[], datetime]
@@ -133,12 +135,28 @@ class Orders:
         ]
         return sorted(moved + switched, key=lambda line: line["at"])
 
+    def growth(self) -> list[dict[str, Any]]:
+        """Return what controllers saw of the latest rollout, look by look, the first one first."""
+        latest = self.store.deployment().latest
+        return [
+            {
+                "at": look.at.isoformat(),
+                "step": look.step + 1,
+                "searches": look.searches,
+                "action": look.action,
+                "why": look.why,
+                "findings": look.findings,
+            }
+            for look in (self.looks.of(latest.number) if latest else ())
+        ]
+
     def _rollout(self, rollout: Rollout, replicas: dict[str, Digest | None]) -> dict[str, Any]:
         at = self.now()
         told: dict[str, Any] = {
             "name": rollout.id,
             "checkpoint": rollout.checkpoint,
             "stages": list(rollout.plan.stages),
+            "plan": rollout.plan.model_dump(mode="json"),
             "started": rollout.started.isoformat(),
             "step": rollout.last.step + 1,
             "steps": [step.ratio for step in rollout.plan.steps],
@@ -196,18 +214,7 @@ def _verdict(verdict: Verdict, *, live: bool) -> dict[str, Any]:
     return {
         "action": verdict.action if live else None,
         "why": verdict.why if live else "it is over",
-        "findings": [_finding(one) for one in verdict.findings],
-    }
-
-
-def _finding(one: Finding) -> dict[str, Any]:
-    return {
-        "metric": one.metric,
-        "gain": one.gain,
-        "low": _end(one.promise.low),
-        "high": _end(one.harm.high),
-        "harmful": one.harmful,
-        "harmless": one.harmless,
+        "findings": [facts_of(one) for one in verdict.findings],
     }
 
 
@@ -221,16 +228,11 @@ def _comparisons(plan: Plan, periods: Sequence[Period]) -> list[dict[str, Any]]:
             "treated": one.treated,
             "control": one.control,
             "change": one.change,
-            "low": _end(one.interval.low),
-            "high": _end(one.interval.high),
+            "low": finite(one.interval.low),
+            "high": finite(one.interval.high),
         }
         for one in comparisons(plan, periods)
     ]
-
-
-def _end(value: float) -> float | None:
-    """JSON has no infinity: an end that there is not is null."""
-    return value if math.isfinite(value) else None
 
 
 def _arms(periods: Sequence[Period]) -> dict[str, Any]:

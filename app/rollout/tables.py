@@ -86,3 +86,16 @@ LEASES = Table(
     Column("holder", String(128), nullable=False),
     Column("until", Double, nullable=False),
 )
+
+LOOKS = Table(
+    "looks",
+    METADATA,
+    # What a controller saw when it looked. Evidence grows with the canary's searches, so they number it.
+    Column("rollout", Integer, ForeignKey(ROLLOUTS.c.number), primary_key=True, autoincrement=False),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("searches", Double, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("findings", Text, nullable=False),
+)

@@ -12,6 +12,7 @@ from app.rollout.controller import Controller, Dealt
 from app.rollout.counts import CountStore
 from app.rollout.database import Database
 from app.rollout.evidence import CANARY, MEASURES, Cell, members
+from app.rollout.looks import LookStore
 from app.rollout.members import Members
 from app.rollout.plan import read_plan
 from app.rollout.state import Order, Rollout, after
@@ -47,8 +48,8 @@ class Site:
     """A store, a controller, and time that goes as it is told to: on the wall, and by the stopwatch."""
 
     def __init__(self, database: Database) -> None:
-        self.store, self.counts, self.members = (
-            kind(database) for kind in (RolloutStore, CountStore, Members)
+        self.store, self.counts, self.members, self.looks = (
+            kind(database) for kind in (RolloutStore, CountStore, Members, LookStore)
         )
         self.wall = datetime(2026, 11, 22, 8, tzinfo=UTC)
         self.seconds = 0.0
@@ -59,6 +60,7 @@ class Site:
             store=self.store,
             counts=self.counts,
             members=self.members,
+            looks=self.looks,
             dealt=DEALT,
             name=name,
             now=lambda: self.wall,
@@ -254,3 +256,48 @@ def test_ids_of_events_are_forgotten_when_nobody_sends_them_again(site: Site) ->
     site.passes(2 * 86_400)
     site.controller.decide()
     assert site.counts.take(event, {}, site.wall) == 0
+
+
+def test_what_it_saw_is_kept_as_it_grew_and_by_two_controllers_once(site: Site) -> None:
+    number = site.running().number
+    site.controller.decide()
+    assert site.looks.of(number) == []  # nobody has searched yet
+    for _ in range(3):
+        site.passes(1.0)
+        site.search(changed=0.24)
+        site.controller.decide()
+        site.another("two").decide()
+        site.controller.decide()
+    first, _, last = site.looks.of(number)
+    assert (first.step, first.action, last.searches) == (0, "insufficient", 3 * first.searches)
+    assert first.why.endswith("s to go in this step")
+    widths = [look.findings[0]["high"] - look.findings[0]["low"] for look in (first, last)]
+    assert widths[1] < widths[0]
+    assert [one["metric"] for one in last.findings] == ["changed", "strict"]
+
+
+def test_a_look_that_adds_hardly_anything_is_not_kept(site: Site) -> None:
+    rollout = site.running()
+    verdict = site.controller.verdict(rollout)
+    for searches in (0.0, 100.0, 101.9, 102.1, 102.2):
+        site.looks.keep(rollout.number, 0, searches, verdict, site.wall)
+    site.looks.keep(rollout.number, 1, 102.2, verdict, site.wall)  # another step
+    assert [(look.step, look.searches) for look in site.looks.of(rollout.number)] == [
+        (0, 100.0),
+        (0, 102.1),
+        (1, 102.2),
+    ]
+
+
+def test_a_look_that_cannot_be_kept_holds_up_no_decision(
+    site: Site, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.running()
+    with database.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE looks")
+    site.passes(61.0)
+    site.search(strict=0.1)
+    made = site.controller.decide()
+    assert made is not None
+    assert made.state == "rolled_back"
+    assert "look not kept" in caplog.text

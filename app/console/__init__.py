@@ -1,0 +1,1 @@
+"""The console at /console: what a search engineer opens first. No page loads anything from elsewhere."""
