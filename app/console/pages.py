@@ -1,4 +1,4 @@
-"""Templates to responses: escaped by default, under a policy that lets a page load nothing but our own files."""
+"""Templates to responses: escaped, and under a policy that lets a page load our own files alone."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ HEADERS = {
 }
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _SHORT = 12
+NOTHING = "–"  # noqa: RUF001 -- a dash as a table has it
 _LARGE = 1e4
 
 
@@ -106,7 +107,7 @@ def _asset(name: str) -> str:
 def number(value: float | None, *, sign: bool = False) -> str:
     """Return a number as a table shows it: four significant digits, or what there is not."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOTHING
     if value == 0:
         return "0"
     plus = "+" if sign else ""
@@ -117,13 +118,13 @@ def number(value: float | None, *, sign: bool = False) -> str:
 def percent(value: float | None, *, sign: bool = False) -> str:
     """Return a share as a table shows it."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOTHING
     return f"{100 * value:{'+' if sign else ''}.3g} %".replace("-", "−")  # noqa: RUF001 -- as above
 
 
 def moment(at: str | datetime | None) -> str:
     """Return a moment as it is read, in UTC."""
     if at is None:
-        return "–"
+        return NOTHING
     found = datetime.fromisoformat(at) if isinstance(at, str) else at
     return f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

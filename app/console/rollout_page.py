@@ -29,6 +29,8 @@ REFRESH_S = 5
 _MAX_FORM_BYTES = 131_072  # of the longest plan, most characters of it escaped
 _MAX_PLAN_CHARS = 32_768
 _MAX_WORDS = 200
+_ALONE = "This replica gives everybody the original; others were not told. "
+_FIELDS = {"who": "", "why": "", "checkpoint": "", "name": "", "ungated": ""}
 
 
 @dataclass(frozen=True, slots=True)

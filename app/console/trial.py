@@ -1,4 +1,4 @@
-"""A search that somebody tries: from the fields of a form to a request, from its signals to two rankings. Pure.
+"""A search that somebody tries: from a form's fields to a request, from its signals to two rankings. Pure.
 
 The request is the one of `/v1/signals` and is checked as that is; the factors are those that it would give.
 """
@@ -61,7 +61,8 @@ def request_of(fields: Mapping[str, str]) -> SignalsRequest:
     Raises:
         BadRequestError: the message names the field.
     """
-    stage, context = fields["stage"], {}
+    stage = fields["stage"]
+    context: dict[str, Any] = {}
     if fields["title"].strip() or fields["text"].strip():
         context["last_item"] = {"title": fields["title"], "text": fields["text"]}
     if previous := [line for line in fields["previous"].split("\n") if line.strip()]:

@@ -16,8 +16,8 @@ REASONS: Mapping[Reason, str] = {
     Reason.ENGINE_UNAVAILABLE: "The engine is starting, stopped, or full; or nothing is loaded for this arm.",
     Reason.INPUT_TOO_LONG: "The query is longer than the model reads.",
     Reason.HOLDOUT: "The holdout always gets the original.",
-    Reason.DISABLED: "Rewriting is switched off: by the kill switch, a setting, or the stages that were launched.",
-    Reason.RELEVANCE_UNAVAILABLE: "There is no relevance model here (REWRITE_RELEVANCE), or it cannot answer.",
+    Reason.DISABLED: "Switched off: by the kill switch, a setting, or the stages that were launched.",
+    Reason.RELEVANCE_UNAVAILABLE: "There is no relevance model (REWRITE_RELEVANCE), or it cannot answer.",
     Reason.RELEVANCE_ERROR: "The relevance model failed on these texts; the log says how.",
     Reason.NO_CANDIDATES: "No candidate was given: there is nothing to rank.",
 }

@@ -1,6 +1,6 @@
 """What controllers saw when they looked, in the store: how confidence sequences grew. It blocks.
 
-A look is kept where the canary's searches have grown by a fiftieth since the last one, or the step is another:
+A look is kept where the canary's searches have grown by a fiftieth since the last one, or in a new step:
 some 35 for each doubling, however long a rollout goes on. Nothing is decided by them.
 """
 
