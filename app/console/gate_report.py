@@ -14,6 +14,7 @@ from app.errors import CheckpointError
 
 KINDS = {"PASS": "good", "FAIL": "bad", "ERROR": "bad", "INCONCLUSIVE": "open"}
 """The kind of colour of a verdict."""
+_WORST_FIRST = "ERROR FAIL INCONCLUSIVE PASS"
 
 
 class _Lenient(BaseModel):
@@ -71,12 +72,13 @@ class GateReport(_Lenient):
     @property
     def counts(self) -> dict[str, int]:
         """How many limits said what, the worst first."""
-        states = [one.state for one in self.decisions]
-        return {
-            state: states.count(state)
-            for state in ("ERROR", "FAIL", "INCONCLUSIVE", "PASS")
-            if state in states
-        }
+        states = [one.state for one in self.worst_first]
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+    @property
+    def worst_first(self) -> list[Decision]:
+        """The limits, those on top that decide."""
+        return sorted(self.decisions, key=lambda one: _WORST_FIRST.find(one.state))
 
 
 def read_report(content: bytes) -> GateReport:

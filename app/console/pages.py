@@ -48,14 +48,14 @@ class Pages:
         self._common, self._threads = common, threads
 
     async def page(
-        self, template: str, viewer: Viewer | None, *, section: str = "", status: int = 200, **facts: Any
+        self, template: str, viewer: Viewer | None, *, section: str = "", http_status: int = 200, **facts: Any
     ) -> Response:
         """Return a page; `section` is the one of the navigation that it belongs to."""
         shown = {"viewer": viewer, "section": section, **self._common(), **facts}
         content = await self._threads.run(
             "the page", lambda: _templates().get_template(template).render(shown)
         )
-        return Response(content, status, headers=HEADERS, media_type="text/html")
+        return Response(content, http_status, headers=HEADERS, media_type="text/html")
 
     def redirect(self, path: str) -> Response:
         """Return the answer that has a browser ask for another page."""
@@ -91,6 +91,7 @@ def _templates() -> Environment:
     environment.filters |= {
         "short": lambda digest: digest[:_SHORT],
         "number": number,
+        "brief": lambda value: number(value, digits=3),
         "signed": lambda value: number(value, sign=True),
         "percent": percent,
         "signed_percent": lambda value: percent(value, sign=True),
@@ -104,14 +105,14 @@ def _asset(name: str) -> str:
     return f"/console/static/{name}?{sha256(_files()[name][0]).hexdigest()[:_SHORT]}"
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
-    """Return a number as a table shows it: four significant digits, or what there is not."""
+def number(value: float | None, *, sign: bool = False, digits: int = 4) -> str:
+    """Return a number as a table shows it: so many significant digits, or a dash where there is none."""
     if value is None or math.isnan(value):
         return NOTHING
     if value == 0:
         return "0"
     plus = "+" if sign else ""
-    shown = f"{value:{plus}.4g}" if abs(value) < _LARGE else f"{value:{plus},.0f}"
+    shown = f"{value:{plus}.{digits}g}" if abs(value) < _LARGE else f"{value:{plus},.0f}"
     return shown.replace("-", "−")  # noqa: RUF001 -- a minus as wide as a digit
 
 
@@ -119,7 +120,7 @@ def percent(value: float | None, *, sign: bool = False) -> str:
     """Return a share as a table shows it."""
     if value is None or math.isnan(value):
         return NOTHING
-    return f"{100 * value:{'+' if sign else ''}.3g} %".replace("-", "−")  # noqa: RUF001 -- as above
+    return f"{100 * value:{'+' if sign and value else ''}.3g} %".replace("-", "−")  # noqa: RUF001 -- as above
 
 
 def moment(at: str | datetime | None) -> str:

@@ -131,7 +131,7 @@ class RolloutPage:
             "confirm.html",
             viewer,
             section="rollout",
-            status=status,
+            http_status=status,
             problem=problem,
             name=act,
             act=ACTS[act],

@@ -83,7 +83,7 @@ class Console:
         if not self.access.asks or self.access.viewer(request) is not None:
             return self.pages.redirect(goes_on)
         status = 401 if problem else 200
-        return await self.pages.page("login.html", None, status=status, next=goes_on, problem=problem)
+        return await self.pages.page("login.html", None, http_status=status, next=goes_on, problem=problem)
 
     async def _answered(
         self, request: Request, viewer: Viewer | None, answer: Awaitable[Response]
@@ -92,7 +92,9 @@ class Console:
             return await answer
         except CorewriteError as error:
             request.scope["corewrite"].log["error"] = error.code
-            response = await self.pages.page("error.html", viewer, status=error.status, problem=str(error))
+            response = await self.pages.page(
+                "error.html", viewer, http_status=error.status, problem=str(error)
+            )
             if isinstance(error, OverloadedError):
                 response.headers["retry-after"] = str(error.retry_after_s)
             return response

@@ -71,7 +71,7 @@ class TryPage:
             "try.html",
             viewer,
             section="try",
-            status=status,
+            http_status=status,
             fields=fields,
             problem=problem,
             result=result,
