@@ -49,6 +49,7 @@ from app.tracing.choice import make_tracer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastapi.telemetry import TelemetryConfig
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from app.contracts.reasons import Reason
@@ -65,6 +66,8 @@ _DESCRIPTION = (
     "Rewrites search queries from their context. Every answer carries the original query untouched; "
     "a rewrite is a signal beside it, never a replacement."
 )
+# FastAPI's own, which a variable would switch on, quotes what clients send. Ours is app/tracing.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
 def create_app(
@@ -193,6 +196,7 @@ def create_app(
         ),
         redirect_slashes=False,  # a redirected POST is a second request under the same deadline
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
     )
     app.state = State(
         {

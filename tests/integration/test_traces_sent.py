@@ -116,6 +116,19 @@ def test_what_is_lost_is_counted_and_said_once(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
+def test_nothing_is_sent_where_only_the_environment_of_all_says_so(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI's own telemetry would send what clients have written, messages of errors too."""
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    app = create_app(Settings(), engine=FakeEngine(), checkpoint=FakeCheckpoint())
+    with TestClient(app) as client:
+        client.post("/v1/rewrite", json={"query": "rn icu"}, headers=SAMPLED)
+        client.post("/v1/rewrite", json={"query": ""}, headers=SAMPLED)
+    assert collector.requests == []
+
+
 @contextmanager
 def silent() -> Iterator[str]:
     """It takes connections, and never says a word."""
