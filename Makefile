@@ -13,7 +13,7 @@ RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 CLIENTS := tests/clients_lane/node_modules
 
-.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench reproduce ablations ab lock clean
+.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench load reproduce ablations ab lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -45,6 +45,12 @@ lint: $(VENV)/.test
 # Hours of nothing else on the machine are best; UPDATE=--update writes what it finds to results/.
 bench: $(VENV)/.test $(VLLM)/.test $(RIVALS)/.done
 	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files 'bench-*.yaml' $(UPDATE)
+
+# Every scenario of load, half an hour of soak among them: about an hour of an idle machine. SCENARIOS="steady swap"
+# (`costs` is one too) runs some; LOAD_ARGS="--scale 0.1 --out /tmp/load" tries them out, LOAD_ARGS=--keep adds to what
+# was found before. PostgreSQL and redis-server are Debian's; what needs one that is not there is not run, and says so.
+load: $(VENV)/.test
+	$(BIN)/python -m loadtest.run $(SCENARIOS) --data $(SHARED)/data $(LOAD_ARGS)
 
 reproduce: $(VENV)/.test
 	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files '[!b]*.yaml' $(UPDATE)

@@ -1,12 +1,12 @@
-"""How many replicas a load takes, and what it costs: `python -m loadtest.capacity --rate 100000 --hit-ratio 0.8`.
+"""How many replicas a load takes, at what price: `python -m loadtest.capacity --rate 100000 --hit-ratio 0.8`.
 
-From CPU seconds per request, as `make load` has measured them on one machine (results/load/load.json). A replica is
-three threads: the event loop, the engine's, the relevance model's. With u the utilisation that is aimed at,
+From CPU seconds per request, as `make load` has measured them on one machine (results/load/load.json). A
+replica is three threads: the event loop, the engine's, the relevance model's. At a utilisation of u,
 
     rate of a replica = u / max(loop, engine, relevance, (loop + engine + relevance) / cores)
 
-in rewrites per second, each with its share of hits, misses and signals calls. Linear in everything: beyond one machine
-it is an extrapolation, which nobody has measured.
+in rewrites per second, each with its share of hits, misses and signals calls. Linear in everything: beyond
+one machine it is an extrapolation, which nobody has measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from loadtest.hit_ratio import lru_hit_ratio, zipf_shares
 
 RESULTS = Path("results")
 PRICE_PER_CORE_HOUR = 0.05
-"""US dollars: assumed, near the list price of a virtual core of the large clouds. Nothing is measured about it."""
+"""US dollars: assumed, near the list price of a virtual core of the large clouds."""
 SECONDS_PER_HOUR = 3600
 
 
@@ -172,25 +172,26 @@ def read_costs(told: Mapping[str, Any]) -> Costs:
 
 
 def gpu_rows(results: Path) -> list[str]:
-    """Return what was measured on a GPU: requests per second in results/bench-*.yaml whose machine has one."""
+    """Return what was measured on a GPU: requests/s in results/bench-*.yaml whose machine has one."""
     import yaml  # noqa: PLC0415 -- only here
 
     found = []
     for path in sorted(results.glob("bench-*.yaml")):
-        for row in yaml.safe_load(path.read_text(encoding="utf-8")) or ():
-            if "GPU" in row["machine"].upper().split() and row["unit"] == "requests/s":
-                found.append(f"{row['row']}: {row['value']:g} requests/s on {row['machine']}")
+        found += [
+            f"{row['row']}: {row['value']:g} requests/s on {row['machine']}"
+            for row in yaml.safe_load(path.read_text(encoding="utf-8")) or ()
+            if "GPU" in row["machine"].upper().split() and row["unit"] == "requests/s"
+        ]
     return found
 
 
 def told(wanted: Need, rate: float, measured_per_s: float | None) -> str:
     """Return it in lines."""
     lines = [
-        f"{rate:,.0f} rewrites/s take {wanted.replicas:,} replicas ({wanted.spare:,} of them in reserve), "
-        f"{wanted.cores:,} cores",
-        f"a replica serves {wanted.replica_per_s:,.1f}/s, {wanted.per_core_per_s:,.1f}/s a core; "
-        f"full first: {wanted.bound_by}",
-        f"${wanted.per_million:,.2f} per million",
+        f"{rate:,.0f} rewrites/s take {wanted.replicas:,} replicas, {wanted.spare:,} of them in reserve",
+        f"{wanted.cores:,} cores, ${wanted.per_million:,.2f} per million",
+        f"a replica serves {wanted.replica_per_s:,.1f}/s, {wanted.per_core_per_s:,.1f}/s a core",
+        f"what is full first: {wanted.bound_by}",
     ]
     if measured_per_s is None or rate > measured_per_s:
         most = "nothing" if measured_per_s is None else f"{measured_per_s:,.1f}/s on one machine"

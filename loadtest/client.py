@@ -46,7 +46,7 @@ class Client:
         await self._session.close()
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
-        """Send it to one replica, and to the next one where the connection fails; it never raises for that."""
+        """Send it to one replica, and to the next one where the connection fails: that raises nothing."""
         first = next(self._turn)
         for attempt in range(2):
             try:

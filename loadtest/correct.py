@@ -1,4 +1,4 @@
-"""Whether what was answered is what had to be: no event lost, no text of another checkpoint than the named one."""
+"""Whether what was answered is what had to be: no event lost, no text of another checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Expected = dict[tuple[str, str], tuple[str, ...]]
 
 
 def expectations(fleet: Fleet, queries: Sequence[str]) -> Expected:
-    """Return what each checkpoint says to each query, asked one at a time before the load; the first one serves then.
+    """Return what each checkpoint says to each query, asked one at a time; the first one serves then.
 
     Raises:
         ProcessError: a checkpoint cannot be asked.
@@ -53,7 +53,7 @@ def wrong_versions(
     checkpoints: Mapping[str, str],
     expected: Expected,
 ) -> Counter[str]:
-    """Return how many answers broke which rule of `loadtest.history`, failures aside: availability counts these.
+    """Return how many answers broke which rule of `loadtest.history`; failures are availability's.
 
     Args:
         history: answers by arm.

@@ -1,7 +1,8 @@
 """What requests cost, measured one kind at a time, and whether saturation follows from it.
 
-Costs are CPU seconds of the server by thread, over closed loops that keep it busy, as it is where capacity is asked
-for. Checks are loads that no cost was measured with: their cache's hit ratio and their saturation are predicted first.
+Costs are CPU seconds of the server by thread, over closed loops that keep it busy, as it is where capacity is
+asked for. Checks are loads that no cost was measured with: their hit ratio and their saturation are
+predicted.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def _cpu(pid: int) -> tuple[float, float, float]:
 
 
 def _as_cost(found: Measured, worker: str | None) -> dict[str, float]:
-    """For JSON: the worker's part goes to the thread that did it; a hit has none, and its rest is the loop's."""
+    """For JSON: the worker's part goes to the thread that did it; of a hit all is the loop's."""
     told = {
         "per_s": found.per_s,
         "generator_s": found.generator_s,

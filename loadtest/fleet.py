@@ -1,4 +1,4 @@
-"""The servers of one scenario, each a process of its own: replicas, their store, their Redis, what they are asked.
+"""The servers of one scenario, each a process of its own: replicas, their store, their Redis.
 
 They are fresh, on free ports, in a folder of their own, and gone at the end, however it ends.
 """

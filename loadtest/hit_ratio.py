@@ -1,9 +1,10 @@
-"""How often a cache has what is asked: Che's approximation for LRU, and the law of popularity beneath it. Pure.
+"""How often a cache has what is asked: Che's approximation for LRU, and the law of popularity beneath. Pure.
 
-An entry that was not asked for during T is gone, where T, the same for all, is the time in which as many distinct
-entries are asked for as fit: sum over i of 1 - exp(-p_i T) = entries. Then i is there with that probability.
-(Che, Tung, Wang, "Hierarchical Web Caching Systems", IEEE JSAC 20(7), 2002; why it is so exact: Fricker, Robert,
-Roberts, "A Versatile and Accurate Approximation for LRU Cache Performance", ITC 24, 2012.)
+An entry that was not asked for during T is gone, where T, the same for all, is the time in which as many
+distinct entries are asked for as fit: the sum over i of 1 - exp(-p_i T) is `entries`. Then i is there with
+that probability. (Che, Tung, Wang, "Hierarchical Web Caching Systems", IEEE JSAC 20(7), 2002; why it is so
+exact: Fricker, Robert, Roberts, "A Versatile and Accurate Approximation for LRU Cache Performance", ITC 24,
+2012.)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from loadtest.fleet import MB, OK, Fleet, Server
 from loadtest.scenarios import Deed, Incident
 
 SLOW_S = 0.1
-"""Of each chunk to and from the store: some hundred milliseconds a transaction, as one in another country has."""
+"""Of each chunk to and from the store: some hundred milliseconds a transaction, as from another country."""
 WHO = "the load"
 PLAN = """
 # Half of the clients at once, and nothing decides on it: the load takes it back itself.

@@ -1,8 +1,8 @@
 """People on the way: rewrite, a thought, signals with the same query_id, a thought, events.
 
-Arrivals are by schedule, whatever becomes of earlier ones. What follows in a journey is intended when the answer
-before it came and the person has thought, because nobody acts on a page that is not there. Every request is
-charged from the moment intended; how late it was sent is the generator's own doing, and kept too.
+Arrivals are by schedule, whatever becomes of earlier ones. What follows in a journey is intended when the
+answer before it came and the person has thought, because nobody acts on a page that is not there. Every
+request is charged from the moment intended; how late it was sent is the generator's own doing, and kept too.
 """
 
 from __future__ import annotations

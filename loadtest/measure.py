@@ -1,7 +1,7 @@
 """From records to numbers: what limits are put on, what is drawn over time, where saturation is. Pure.
 
-Latencies are milliseconds from the intended start to the end of the answer, over answers with status 200: a refusal is
-quick, and would flatter them. A number that nothing was measured for is None.
+Latencies are milliseconds from the intended start to the end of the answer, over answers with status 200: a
+refusal is quick, and would flatter them. A number that nothing was measured for is None.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def measures(records: Records, *, start_s: float, end_s: float) -> dict[str, flo
 def lag_p99_ms(
     records: Records, beats: Sequence[tuple[float, float]], *, start_s: float, end_s: float
 ) -> float:
-    """Return how late the generator was: the worse of sending and of its own clock, at the 99th percentile."""
+    """Return how late the generator was, at p99: the worse of sending and of its own clock."""
     rows = records.rows
     rows = rows[(rows["intended"] >= start_s) & (rows["intended"] < end_s)]
     late = [late_s for at, late_s in beats if start_s <= at < end_s]
@@ -97,9 +97,9 @@ def windows(records: Records, *, seconds: float, width_s: float) -> list[dict[st
 def saturation(found: Sequence[dict[str, Any]], *, warm_s: float) -> float | None:
     """Return the journeys per second at which a rising load saturates.
 
-    That is the highest rate of a window before the first two in a row whose requests are not well answered (200,
-    and no part left out for want of time) in GOOD_RATIO of the cases: one alone may be chance. None: there is no
-    such window.
+    That is the highest rate of a window before the first two in a row whose requests are not well answered
+    (200, and no part left out for want of time) in GOOD_RATIO of the cases: one alone may be chance. None:
+    there is no such window.
     """
     judged = [one for one in found if one["at_s"] >= warm_s and one["good_ratio"] is not None]
     bad = [one["good_ratio"] < GOOD_RATIO for one in judged]

@@ -21,6 +21,7 @@ OVERVIEW = (
     ("events lost", "events_lost", "{:.0f}"),
     ("wrong version", "wrong_version", "{:.0f}"),
 )
+CHECKED = ("trace", "hits predicted", "measured", "requests/s predicted", "measured", "predicted / measured")
 EXTRAPOLATED_PER_S = 100_000.0
 HIT_RATIOS = (0.0, 0.5, 0.8, 0.95)
 CORES, UTILISATION, ZONES = 2, 0.6, 3
@@ -48,11 +49,13 @@ def _head(told: Told) -> str:
     short = "" if scale == 1 else f" **All times are shortened to {scale:g}: a trial, and no result.**"
     return f"""# Load
 
-`make load` writes this ({told["at"][:10]}, at {told["commit"]}, {told["machine"]}); generator and servers share
-these cores.{short} Arrivals are Poisson by schedule, whatever is answered (open loop); latencies count from the
-intended start. A journey is a rewrite, a thought, signals with the same query_id, a thought, events.
-Queries: {told["corpus"]}. Rates are shares of {unit["journeys_per_s"]:.1f} journeys/s, where this machine is
-saturated by {unit["by"]}{closed}. PASS, FAIL: by `loadtest/slo.toml`; INVALID: the generator itself was late."""
+`make load` writes this ({told["at"][:10]}, at {told["commit"]}, {told["machine"]}); generator and
+servers share these cores.{short} Arrivals are Poisson by schedule, whatever is answered (open loop);
+latencies count from the intended start. A journey is a rewrite, a thought, signals with the same query_id,
+a thought, events. Queries: {told["corpus"]}. Rates are shares of {unit["journeys_per_s"]:.1f} journeys/s,
+at which this machine is saturated, by {unit["by"]}{closed}. PASS, FAIL: by
+[slo.toml](../../loadtest/slo.toml); INVALID: the generator itself was late. What each scenario is:
+[scenarios.toml](../../loadtest/scenarios.toml)."""
 
 
 def _overview(scenarios: Sequence[Told]) -> str:
@@ -89,7 +92,8 @@ def _incident(one: Told) -> str:
     to = f" to {one['to']}" if one["to"] else ""
     came = f"refused: {one['refused']}" if one["refused"] else "done"
     meant = "" if one["as_meant"] else " (**not as it had to be**)"
-    return f"- at {one['start_s']:.1f} s: {one['do']}{to}, {came} after {one['end_s'] - one['start_s']:.1f} s{meant}"
+    took_s = one["end_s"] - one["start_s"]
+    return f"- at {one['start_s']:.1f} s: {one['do']}{to}, {came} after {took_s:.1f} s{meant}"
 
 
 def _capacity(told: Told) -> str:
@@ -117,18 +121,19 @@ CPU milliseconds of one request, by thread, from closed loops of one kind (`load
 
 {_table(["request", "event loop", "engine", "relevance model", "of the generator"], _costs(told["costs"]))}
 
-Rewrites alone, at a small cache, that no cost was measured with: the hit ratio by Che's approximation, saturation by
-the model ([docs/capacity.md](../../docs/capacity.md)), and what a closed loop then got.
+Rewrites alone, at a small cache, that no cost was measured with: the hit ratio by Che's approximation,
+saturation by the model ([docs/capacity.md](../../docs/capacity.md)), and what a closed loop then got.
 
-{_table(["trace", "hits predicted", "measured", "requests/s predicted", "measured", "predicted / measured"], _checks(told))}
+{_table(CHECKED, _checks(told))}
 
 **{EXTRAPOLATED_PER_S:,.0f} rewrites/s, extrapolated**: nobody has measured it. Replicas of {CORES} cores at
-{UTILISATION:.0%} of saturation, {ZONES} zones of which one may be lost, {Mix(0).candidates:.0f} candidates a signals
-call, ${PRICE_PER_CORE_HOUR:g} per core and hour (assumed). `python -m loadtest.capacity` takes other numbers.
+{UTILISATION:.0%} of saturation, {ZONES} zones of which one may be lost, {Mix(0).candidates:.0f} candidates
+a signals call, ${PRICE_PER_CORE_HOUR:g} per core and hour (assumed). `python -m loadtest.capacity` takes
+others.
 
 {_table(head, rows)}
 
-GPU: not measured."""
+GPU: {"; ".join(told.get("gpu", ())) or "not measured"}."""
 
 
 def _costs(costs: Told) -> Iterable[list[str]]:

@@ -1,4 +1,4 @@
-"""How many journeys a second a machine can do at all, in a few seconds: a closed loop, as a first unit of rates."""
+"""How many journeys a second a machine can do at all, by a closed loop: a first unit of rates."""
 
 from __future__ import annotations
 

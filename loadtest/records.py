@@ -1,4 +1,4 @@
-"""What became of every request, in columns: 36 bytes each, so that half an hour of them is a few megabytes."""
+"""What became of every request, in columns: 36 bytes each, half an hour of them a few megabytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 REWRITE, SIGNALS, EVENTS = range(3)
 KINDS = ("rewrite", "signals", "events")
 SHED, RETRIED, CUT, ALTERED = 1, 2, 4, 8
-"""Flags: refused with Retry-After; answered by a second try; a stage of the signals is neutral for want of time;
-the original did not come back as it was sent."""
+"""Flags: refused with Retry-After; answered by a second try; a stage of the signals is neutral for want of
+time; the original did not come back as it was sent."""
 
 COLUMNS = np.dtype(
     [
@@ -66,7 +66,7 @@ class Records:
     def save(self, path: Path) -> None:
         """Write all of it as a compressed .npz."""
         words = {f"words_{name}": np.array(known) for name, known in self.words.items()}
-        np.savez_compressed(path, rows=self.rows, **words)  # type: ignore[arg-type, unused-ignore] -- of stubs
+        np.savez_compressed(path, rows=self.rows, **words)  # type: ignore[arg-type, unused-ignore]
 
     def _place(self, column: str, word: str | None) -> int:
         known = self.words[column]

@@ -1,7 +1,8 @@
 """Scenarios of load and their verdicts: `python -m loadtest.run [SCENARIO ...]`, or `make load`.
 
-Servers are fresh for each scenario, on free ports. Writes load.json, README.md and plots; the exit status is 1 where
-a verdict is not PASS. A scenario whose program (redis-server, PostgreSQL) is not installed is not run, which is said.
+Servers are fresh for each scenario, on free ports. Writes load.json, README.md and plots; the exit status
+is 1 where a verdict is not PASS. What needs a program that is not installed (redis-server, PostgreSQL) is not
+run, and that is said.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from loadtest import page, plots
+from loadtest.capacity import RESULTS, gpu_rows
 from loadtest.costs import check, measure_costs
 from loadtest.drive import Load, drive
 from loadtest.fleet import missing
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"load: {error}\n")
         return 2
     chosen = _chosen(scenarios, args.scenario)
-    runs = Path(tempfile.mkdtemp(prefix="corewrite-load-"))
+    runs = args.runs or Path(tempfile.mkdtemp(prefix="corewrite-load-"))
     told = _before(args.out / "load.json") if args.keep else {}
     told |= {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scale": args.scale,
         "traffic": scenarios.traffic.model_dump(),
         "settings": scenarios.settings,
+        "gpu": gpu_rows(RESULTS),
     }
     load = Load(scenarios.traffic, scenarios.settings, corpus, runs, 0.0, args.scale, args.seed)
     try:
@@ -91,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     sys.stdout.write(f"{args.out / 'README.md'}\n")
     good = all(one["verdict"] in {"PASS", "NOT RUN"} for one in told.get("scenarios", ()))
-    if good and not args.records:
+    if good and not args.runs:
         shutil.rmtree(runs)
     else:
         sys.stdout.write(f"logs and records: {runs}\n")
@@ -171,7 +174,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="of all times: 0.1 to try it (%(default)s)")
     parser.add_argument("--saturation", type=float, help="journeys per second; none: a pilot finds it")
     parser.add_argument("--keep", action="store_true", help="add to what is in --out from before")
-    parser.add_argument("--records", action="store_true", help="keep logs and records of every request")
+    parser.add_argument(
+        "--runs", type=Path, help="new folder for logs and records; none: kept where not all is well"
+    )
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(argv)
 

@@ -39,7 +39,7 @@ class Piece:
 def arrivals(pieces: Sequence[Piece], *, seed: int) -> list[float]:
     """Return the times of a Poisson process whose rate is that of the pieces, ascending.
 
-    By inversion: a process of rate 1, its time bent by the expected arrivals so far (Lewis and Shedler, 1979).
+    By inversion: a process of rate 1, its time bent by the expected arrivals so far (Çinlar, 1975).
     """
     draw, times = random.Random(seed), list[float]()
     began = passed = 0.0

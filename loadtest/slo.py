@@ -1,7 +1,7 @@
 """What a run must keep: limits from a TOML file, and the verdict on what was measured. Pure.
 
-PASS: every limit is kept. FAIL: one is not, or what it is about could not be measured. INVALID: the generator itself
-was late or busy, so that what was measured is not the server alone; it is neither of the two.
+PASS: every limit is kept. FAIL: one is not, or what it is about could not be measured. INVALID: the generator
+itself was late or busy, so that what was measured is not the server alone; it is neither of the two.
 """
 
 from __future__ import annotations

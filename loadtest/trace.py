@@ -1,7 +1,7 @@
 """Who searches for what: queries by popularity, people by theirs, and what each search brings up.
 
-Queries are real job titles where the data sets are there, the lines of a file where one is named, and else made up;
-the report says which. A query brings up the same documents each time, as an index would.
+Queries are real job titles where the data sets are there, the lines of a file where one is named, and else
+made up; the report says which. A query brings up the same documents each time, as an index would.
 """
 
 from __future__ import annotations

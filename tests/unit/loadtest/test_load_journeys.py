@@ -92,7 +92,7 @@ def test_without_an_answer_the_journey_is_over() -> None:
 
 
 def test_arrivals_wait_for_nobody() -> None:
-    """Ten people whose answers take 0.2 s each, one every 10 ms: all are sent before the first one has its own."""
+    """Ten people, one every 10 ms, whose answers take 0.2 s: all are sent before the first has its own."""
     client = FakeClient(delay_s=0.2)
     driven = run(client, *(search(n, ()) for n in range(10)), schedule=[n / 100 for n in range(10)])
     rows = driven.records.rows

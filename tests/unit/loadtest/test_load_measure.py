@@ -16,7 +16,7 @@ def add(records: Records, at: float, took_s: float = 0.1, **values: Any) -> None
 
 
 def some() -> Records:
-    """Ten rewrites a second apart from 0, the last one shed, the one before failed; and what else there is."""
+    """Ten rewrites a second apart, the last one shed, the one before failed; and what else there is."""
     records = Records()
     for number in range(8):
         add(records, float(number), 0.1 * (number + 1), cache="hit" if number % 2 else "miss", arm="stable")

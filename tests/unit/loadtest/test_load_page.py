@@ -58,9 +58,9 @@ COSTS = {
     "signals": {"20": {"loop_s": 0.002, "relevance_s": 0.02}, "50": {"loop_s": 0.005, "relevance_s": 0.05}},
 }
 CHECK = {
-    "name": "popular queries", "queries": 2000, "exponent": 1.2, "cache_entries": 200, "predicted_hit_ratio": 0.8,
-    "measured_hit_ratio": 0.79, "bound_by": "engine", "predicted_per_s": 90.0, "measured_per_s": 100.0,
-}  # fmt: skip
+    "name": "popular queries", "queries": 2000, "exponent": 1.2, "cache_entries": 200,
+    "predicted_hit_ratio": 0.8, "measured_hit_ratio": 0.79, "bound_by": "engine", "predicted_per_s": 90.0,
+    "measured_per_s": 100.0 }  # fmt: skip
 
 
 def test_a_page_says_where_how_and_what_came_of_it() -> None:

@@ -13,7 +13,7 @@ def test_arrivals_are_seeded_ascending_and_as_many_as_expected() -> None:
     times = arrivals(RISING, seed=1)
     assert times == arrivals(RISING, seed=1) != arrivals(RISING, seed=2)
     assert times == sorted(times)
-    assert 0.0 < times[0]
+    assert times[0] > 0.0
     assert times[-1] < 130.0
     assert len(times) == pytest.approx(50 + 2000 + 0 + 500, rel=0.05)
 
