@@ -26,16 +26,21 @@ class Reply:
 
 
 class Client:
-    """Posts JSON to the replicas in turn. To be entered; as many connections as are needed are kept open."""
+    """Posts JSON to the replicas in turn. To be entered; as many connections as are needed are kept open.
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    Args:
+        urls: of the replicas.
+        patience_s: seconds after which an answer is not waited for any longer.
+    """
+
+    def __init__(self, urls: Sequence[str], *, patience_s: float = PATIENCE_S) -> None:
         self._turn = itertools.cycle(range(len(urls)))
-        self._urls = urls
+        self._urls, self._patience_s = urls, patience_s
 
     async def __aenter__(self) -> Self:
         """Open."""
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=PATIENCE_S), connector=aiohttp.TCPConnector(limit=0)
+            timeout=aiohttp.ClientTimeout(total=self._patience_s), connector=aiohttp.TCPConnector(limit=0)
         )
         return self
 

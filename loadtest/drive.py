@@ -18,7 +18,7 @@ from loadtest.fleet import Fleet, fleet
 from loadtest.incidents import Happened, act
 from loadtest.journeys import Journeys
 from loadtest.measure import lag_p99_ms, measures, saturation, slope_per_min, windows
-from loadtest.processes import cpu_s, resident_mb
+from loadtest.processes import resident_mb
 from loadtest.scenarios import Incident, Scenario, Traffic
 from loadtest.schedule import arrivals
 from loadtest.trace import Corpus, searches
@@ -58,7 +58,6 @@ class Load:
 class _Sampled:
     cpu_ratio: float
     memory: list[tuple[float, float]]
-    server_cpu_s: float
 
 
 def drive(scenario: Scenario, load: Load) -> dict[str, Any]:
@@ -97,7 +96,6 @@ def drive(scenario: Scenario, load: Load) -> dict[str, Any]:
         "incidents_astray": float(sum(not one.as_meant for one in happened)),
         "memory_mb": sampled.memory[-1][1] if sampled.memory else None,
         "memory_mb_per_min": slope_per_min(sampled.memory, start_s=seconds / 3),
-        "server_cpu_s": sampled.server_cpu_s,
     }
     rules: dict[str, int] = {}
     if scenario.judged:
@@ -110,6 +108,7 @@ def drive(scenario: Scenario, load: Load) -> dict[str, Any]:
     return {
         "name": scenario.name,
         "why": scenario.why,
+        "unit_per_s": load.unit_per_s,
         "seconds": seconds,
         "warm_s": warm_s,
         "calm_from_s": calm_from if scenario.calm_s else None,
@@ -135,7 +134,7 @@ async def _go(
     async with Client([server.url for server in servers.servers]) as client:
         journeys = Journeys(client, remember=scenario.judged)
         memory: list[tuple[float, float]] = []
-        own, wall, taken = time.process_time(), time.perf_counter(), _cpu_s(servers)
+        own, wall = time.process_time(), time.perf_counter()
         journeys.began = wall
         watching = asyncio.create_task(_watch(servers, journeys, memory))
         try:
@@ -145,7 +144,7 @@ async def _go(
             passed = time.perf_counter() - wall
         finally:
             watching.cancel()
-        sampled = _Sampled((time.process_time() - own) / passed, memory, _cpu_s(servers) - taken)
+        sampled = _Sampled((time.process_time() - own) / passed, memory)
         return journeys, doing.result(), sampled
 
 
@@ -163,10 +162,6 @@ async def _watch(servers: Fleet, journeys: Journeys, memory: list[tuple[float, f
     while True:
         memory.append((journeys.now(), sum(map(resident_mb, servers.pids))))
         await asyncio.sleep(SAMPLE_S)
-
-
-def _cpu_s(servers: Fleet) -> float:
-    return sum(map(cpu_s, servers.pids))
 
 
 def _told(one: Happened) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from loadtest.fleet import MB, OK, Fleet, Server
+from loadtest.fleet import MB, OK, Fleet, ProcessError, Server
 from loadtest.scenarios import Deed, Incident
 
 SLOW_S = 0.1
@@ -51,7 +51,10 @@ class Happened:
 def act(fleet: Fleet, incident: Incident, clock: Callable[[], float]) -> Happened:
     """Do it; return when it is done, or refused."""
     began = clock()
-    refused = DEEDS[incident.do](fleet, incident.to)
+    try:
+        refused = DEEDS[incident.do](fleet, incident.to)
+    except (ProcessError, OSError) as error:  # nobody there to ask, or a server that does not start again
+        refused = f"{type(error).__name__}: {error}"
     return Happened(incident, began, clock(), refused)
 
 

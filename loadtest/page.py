@@ -45,7 +45,8 @@ def page(told: Told, drawn: Sequence[str]) -> str:
 
 def _head(told: Told) -> str:
     unit, scale = told["unit"], told["scale"]
-    closed = f" (a closed loop: {unit['closed_loop_per_s']:.1f})" if "closed_loop_per_s" in unit else ""
+    before = unit.get("before")
+    closed = f" ({before['by']}: {before['journeys_per_s']:.1f})" if before else ""
     short = "" if scale == 1 else f" **All times are shortened to {scale:g}: a trial, and no result.**"
     return f"""# Load
 
@@ -53,7 +54,7 @@ def _head(told: Told) -> str:
 servers share these cores.{short} Arrivals are Poisson by schedule, whatever is answered (open loop);
 latencies count from the intended start. A journey is a rewrite, a thought, signals with the same query_id,
 a thought, events. Queries: {told["corpus"]}. Rates are shares of {unit["journeys_per_s"]:.1f} journeys/s,
-at which this machine is saturated, by {unit["by"]}{closed}. PASS, FAIL: by
+at which this machine is saturated by {unit["by"]}{closed}. PASS, FAIL: by
 [slo.toml](../../loadtest/slo.toml); INVALID: the generator itself was late. What each scenario is:
 [scenarios.toml](../../loadtest/scenarios.toml)."""
 
@@ -78,7 +79,10 @@ def _scenario(one: Told, drawn: Sequence[str]) -> str:
         ]
         for found in one["findings"]
     ]
-    lines = [f"## {one['name']}: {one['verdict']}", f"{one['why'].capitalize()}. {one['seconds']:.0f} s."]
+    lines = [
+        f"## {one['name']}: {one['verdict']}",
+        f"{_sentence(one['why'])} {one['seconds']:.0f} s; a rate of 1 is {one['unit_per_s']:.1f} journeys/s.",
+    ]
     if one["incidents"]:
         lines.append("\n".join(_incident(incident) for incident in one["incidents"]))
     if one["rules_broken"]:
@@ -86,6 +90,10 @@ def _scenario(one: Told, drawn: Sequence[str]) -> str:
     lines.append(_table(["measure", "value", "limit", "of", ""], rows))
     lines += [f"![{one['name']}]({name})" for name in drawn if name == f"{one['name']}.png"]
     return "\n\n".join(lines)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _incident(one: Told) -> str:

@@ -66,19 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     load = Load(scenarios.traffic, scenarios.settings, corpus, runs, 0.0, args.scale, args.seed)
     try:
         if args.saturation:
-            pilot = args.saturation
-            told["unit"] = {"journeys_per_s": pilot, "by": "--saturation"}
-        else:
-            pilot = journeys_per_s(load, runs / "pilot")
-            told["unit"] = {"journeys_per_s": pilot, "by": "a closed loop"}
-        load = dataclasses.replace(load, unit_per_s=pilot)
+            told["unit"] = {"journeys_per_s": args.saturation, "by": "--saturation"}
+        elif "unit" not in told:
+            told["unit"] = {"journeys_per_s": journeys_per_s(load, runs / "pilot"), "by": "a closed loop"}
+        load = dataclasses.replace(load, unit_per_s=told["unit"]["journeys_per_s"])
         results = {one["name"]: one for one in told.get("scenarios", ())}
         for scenario in chosen:
             results[scenario.name] = result = _run(scenario, load, slos)
             _say(result)
             if scenario.name == "ramp" and result.get("saturation_per_s"):
                 found = float(result["saturation_per_s"])
-                told["unit"] = {"journeys_per_s": found, "by": "ramp", "closed_loop_per_s": pilot}
+                told["unit"] = {"journeys_per_s": found, "by": "ramp", "before": told["unit"]}
                 load = dataclasses.replace(load, unit_per_s=found)
             told["scenarios"] = [results[one.name] for one in scenarios.scenario if one.name in results]
             _write(args.out, told)
@@ -173,7 +171,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results/load"), help="(%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all times: 0.1 to try it (%(default)s)")
     parser.add_argument("--saturation", type=float, help="journeys per second; none: a pilot finds it")
-    parser.add_argument("--keep", action="store_true", help="add to what is in --out from before")
+    parser.add_argument(
+        "--keep", action="store_true", help="add to what is in --out from before, at its rates"
+    )
     parser.add_argument(
         "--runs", type=Path, help="new folder for logs and records; none: kept where not all is well"
     )

@@ -25,6 +25,7 @@ def scenario(name: str, verdict: str, **changes: Any) -> dict[str, Any]:
         "name": name,
         "why": "to see",
         "verdict": verdict,
+        "unit_per_s": 7.5,
         "seconds": 60.0,
         "warm_s": 5.0,
         "measures": {"answered_ratio": 0.5, "journeys_per_s": 5.25, "rewrite_p99_ms": None},
@@ -46,7 +47,11 @@ def told(*scenarios: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "machine": "2 cores",
         "corpus": "made-up job titles",
         "scale": 1.0,
-        "unit": {"journeys_per_s": 7.5, "by": "ramp", "closed_loop_per_s": 8.0},
+        "unit": {
+            "journeys_per_s": 7.5,
+            "by": "ramp",
+            "before": {"journeys_per_s": 8.0, "by": "a closed loop"},
+        },
         "scenarios": list(scenarios),
     } | changes
 
@@ -72,6 +77,7 @@ def test_a_page_says_where_how_and_what_came_of_it() -> None:
     assert "saturated by ramp (a closed loop: 8.0)" in said
     assert "| ramp | **PASS** | 5.2 | 50.000% |" in said
     assert "## swap: FAIL" in said
+    assert "To see. 60 s; a rate of 1 is 7.5 journeys/s." in said
     assert "| answered_ratio | 0.5 | ≥ 0.999 | 200 | **broken** |" in said
     assert "- at 10.0 s: swap to second, done after 0.5 s" in said
     assert said.index("![saturation](saturation.png)") < said.index("## ramp")
