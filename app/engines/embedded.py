@@ -14,7 +14,7 @@ from app.engines.base import Generation, GenerationRequest
 from app.engines.decoding import candidates, make_decoder, rows_needed
 from app.engines.text import completions_of, encode_prompt, read_tokenizer
 from app.engines.worker import Worker
-from app.errors import CheckpointError, EngineFailedError, EngineUnavailableError
+from app.errors import EngineFailedError, EngineUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,8 +141,9 @@ class EmbeddedEngine:
     async def _begin(self) -> None:
         try:
             backend = await asyncio.to_thread(self._load)
-        except (CheckpointError, OSError, RuntimeError, ValueError) as error:
-            raise EngineUnavailableError(f"{self._dir}: {error}") from error
+        except Exception as error:
+            # Not only what is wrong with files: no memory too, for which ONNX Runtime has errors of its own.
+            raise EngineUnavailableError(f"{self._dir}: {str(error) or repr(error)}") from error
         self._worker = Worker(
             backend, max_rows=self._max_batch, max_queue=self._max_queue, drain_s=self._drain_s
         )

@@ -149,9 +149,9 @@ class Place:
 
         Of any number of writers at once, one is told True.
         """
-        if self.is_local:
-            return _create_local(Path(self.path(*parts)), content)
         with self.reached():
+            if self.is_local:
+                return _create_local(Path(self.path(*parts)), content)
             try:
                 self.files.pipe_file(self.path(*parts), content, mode="create")
             except FileExistsError:
@@ -188,8 +188,6 @@ def _create_local(path: Path, content: bytes) -> bool:
         os.link(part, path)
     except FileExistsError:
         return False
-    except OSError as error:
-        raise RegistryError(f"{path}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
     return True

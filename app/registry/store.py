@@ -32,7 +32,7 @@ from app.contracts.manifest import (
     Manifest,
     address_of,
 )
-from app.errors import CheckpointError, UnfitFileError, UnknownCheckpointError
+from app.errors import CheckpointError, RegistryError, UnfitFileError, UnknownCheckpointError
 from app.registry.aliases import ALIAS, Aliases
 from app.registry.checkpoint import MAX_MANIFEST_BYTES, Checkpoint, describe_file, load_checkpoint
 from app.registry.place import Place
@@ -117,7 +117,7 @@ class Registry:
             CheckpointError: it is not what its address and manifest say, or not signed where it must be.
                 Sizes are compared before anything is fetched, digests before anything is loaded.
             UnknownCheckpointError: there is none at that address.
-            RegistryError: the place is out of reach.
+            RegistryError: the place is out of reach, or this machine has no room.
         """
         content, manifest = self._manifest(digest)
         wanted = dict(manifest.files)
@@ -128,18 +128,19 @@ class Registry:
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         try:
-            part.mkdir(parents=True)
-            (part / MANIFEST_NAME).write_bytes(content)
-            beside = [GATE_REPORT_NAME] if manifest.gate_report else []
-            if self._has(digest, SIGNATURE_NAME):
-                beside.append(SIGNATURE_NAME)
-            for name in beside:
-                (part / name).write_bytes(self._read(digest, name))
-            for name in wanted:
-                self._place.fetch(part / name, FOLDER, digest, name)
-            checkpoint = load_checkpoint(part, signers=self._signers)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
+            with writing(folder):
+                part.mkdir(parents=True)
+                (part / MANIFEST_NAME).write_bytes(content)
+                beside = [GATE_REPORT_NAME] if manifest.gate_report else []
+                if self._has(digest, SIGNATURE_NAME):
+                    beside.append(SIGNATURE_NAME)
+                for name in beside:
+                    (part / name).write_bytes(self._read(digest, name))
+                for name in wanted:
+                    self._place.fetch(part / name, FOLDER, digest, name)
+                checkpoint = load_checkpoint(part, signers=self._signers)
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return replace(checkpoint, path=folder)
@@ -153,7 +154,8 @@ class Registry:
         Raises:
             CheckpointError, UnknownCheckpointError, RegistryError: as `pull` does.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
         with alone(folder.parent):
             try:
                 if address_of((folder / MANIFEST_NAME).read_bytes()) == digest:
@@ -316,6 +318,15 @@ class Registry:
             raise CheckpointError(f"{digest}: {name} is missing")
         if size != entry.bytes:
             raise CheckpointError(f"{digest}: {name} has {size} bytes where the manifest says {entry.bytes}")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what this machine's disk refuses into RegistryError."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(f"{folder}: {error}") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A remote fleet of engines that is killed, slow, or back with other weights: the original, then rewrites again."""
+"""A remote fleet that is killed, slow, or back with other weights: the original, then rewrites again."""
 
 from __future__ import annotations
 

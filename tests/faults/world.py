@@ -21,6 +21,7 @@ from app.rollout.database import Database
 from app.rollout.tables import COUNTS, EVENTS
 from training.canary.postgres import PostgresServer, running_postgres
 from training.canary.processes import Replica
+from training.canary.service import TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from searcher import Expected
 
-TOKEN = "of a service that lives for these tests"  # noqa: S105
 DEADLINE_MS = 2_000
 """The machine is busy: what is asked here is not how fast it is."""
 
@@ -138,6 +138,7 @@ def settings(folder: Path, **options: object) -> dict[str, object]:
         "rollout_poll_s": 0.1,
         "breaker_open_s": 0.2,
         "cache_entries": 0,
+        "body_timeout_s": 2,
         **options,
     }
 
