@@ -119,6 +119,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def settings_of(arguments: argparse.Namespace, **defaults: object) -> Settings:
     """Settings with the given options on top; options that were not given leave the environment's say."""
     from pydantic import ValidationError  # noqa: PLC0415 -- after parsing
+    from pydantic_settings import SettingsError  # noqa: PLC0415 -- as above
 
     from app.settings import Settings  # noqa: PLC0415 -- after parsing
 
@@ -133,6 +134,8 @@ def settings_of(arguments: argparse.Namespace, **defaults: object) -> Settings:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in problem["loc"])
         raise CorewriteError(f"setting {name or 'combination'}: {problem['msg']}") from None
+    except SettingsError as error:  # what should be JSON and is not; it names the field
+        raise CorewriteError(f"setting: {error}") from None
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from typing import Literal
 from pydantic import Field, JsonValue, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from app.credentials import PublicUrl, Token
 from app.http.settings import HttpSettings
 from app.rollout.settings import RolloutSettings
 from app.signals.settings import SignalSettings
@@ -31,7 +32,9 @@ DEFAULT_CHECKPOINT = Path(__file__).parent / "registry" / "default"
 class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
     """What one process of the service runs with; frozen, read once at start."""
 
-    model_config = SettingsConfigDict(env_prefix="REWRITE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="REWRITE_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     engine: Literal["embedded", "vllm", "openai"] = Field(
         default="embedded",
@@ -48,7 +51,7 @@ class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
             '`{"gpu_memory_utilization": 0.5}`. Empty: vLLM\'s own defaults.'
         ),
     )
-    openai_url: str = Field(
+    openai_url: PublicUrl = Field(
         default="http://127.0.0.1:8000",
         description=(
             "Base URL of the fleet; `{id}` in it stands for the checkpoint's id, where each has a fleet of "
@@ -59,7 +62,7 @@ class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
         default="{id}",
         description="Name under which the fleet serves the checkpoint. The default is the checkpoint's id.",
     )
-    openai_api_key: SecretStr | None = Field(
+    openai_api_key: Token | None = Field(
         default=None, description="Bearer token for the fleet. Unset: none is sent."
     )
     openai_adapters: str | None = Field(
@@ -80,7 +83,7 @@ class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
             "the one that holds REWRITE_CHECKPOINT."
         ),
     )
-    registry: str | None = Field(
+    registry: PublicUrl | None = Field(
         default=None,
         description=(
             "URL of the checkpoint registry: a folder, `s3://bucket/prefix` (needs corewrite[s3]) or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from app.errors import CheckpointError, CorewriteError
 
 if TYPE_CHECKING:
-    import argparse
-
     from app.contracts.manifest import DataWindow
     from app.registry.store import Registry, Stored
 
@@ -66,11 +65,11 @@ def _reference(parser: argparse.ArgumentParser) -> None:
 
 def open_registry(url: str | None) -> Registry:
     """The registry at `url`, or else of REWRITE_REGISTRY. Raises CorewriteError where neither names one."""
+    from app.cli import settings_of  # noqa: PLC0415 -- as above
     from app.registry.place import Place  # noqa: PLC0415 -- after parsing
     from app.registry.store import Registry  # noqa: PLC0415 -- as above
-    from app.settings import Settings  # noqa: PLC0415 -- as above
 
-    settings = Settings()
+    settings = settings_of(argparse.Namespace())
     url = url or settings.registry
     if not url:
         raise CorewriteError("no registry: name one with --registry or REWRITE_REGISTRY")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
-
     from app.rollout.orders import Orders
 
 LAUNCH = Path(__file__).parents[1] / "rollout" / "launch.toml"
@@ -156,8 +155,8 @@ def _who(arguments: argparse.Namespace) -> str:
 
 
 def _orders() -> Orders:
+    from app.cli import settings_of  # noqa: PLC0415 -- as above
     from app.rollout.choice import make_orders, open_store  # noqa: PLC0415 -- after parsing: loads SQLAlchemy
-    from app.settings import Settings  # noqa: PLC0415 -- as above
 
-    settings = Settings()
+    settings = settings_of(argparse.Namespace())
     return make_orders(settings, open_store(settings))

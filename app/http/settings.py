@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import BaseSettings
+
+from app.credentials import Token
 
 
 class HttpSettings(BaseSettings):
@@ -21,14 +23,14 @@ class HttpSettings(BaseSettings):
         le=65535,
         description="TCP port to listen on; 0 takes a free one. 8080 needs no privileges.",
     )
-    admin_token: SecretStr | None = Field(
+    admin_token: Token | None = Field(
         default=None,
         description=(
             "Bearer token of the routes under /admin, which change what is served. Unset: they are refused "
             "to everybody, because behind a proxy every caller comes from loopback."
         ),
     )
-    events_token: SecretStr | None = Field(
+    events_token: Token | None = Field(
         default=None,
         description=(
             "Bearer token of /v1/events. Unset: nobody is asked for one, and who knows the query_id of a "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, create_engine, event, func, text
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, event, func, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -34,9 +34,17 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
+            if "@" in (make_url(url).host or ""):
+                raise ValueError(url)  # noqa: TRY301 -- a password with an @, the rest of which names no host
             self.engine: Engine = create_engine(url, pool_pre_ping=True, **_options(url))
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise StoreError(f"REWRITE_ROLLOUTS: {error}") from error
+        except ModuleNotFoundError as error:
+            raise StoreError(f"REWRITE_ROLLOUTS: {error} (the extra is corewrite[postgres])") from error
+        except (SQLAlchemyError, ValueError, TypeError):
+            # The causes may quote what a password with special characters was taken for.
+            raise StoreError(
+                "REWRITE_ROLLOUTS: must be sqlite:///FILE or postgresql+psycopg://..., with every special "
+                "character of user and password percent-encoded"
+            ) from None
         if self.engine.driver == "psycopg":
             from app.rollout.postgres import BoundedConnection  # noqa: PLC0415 -- SQLite has no need of it
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings
 
 from app.contracts.fusion import FINERANK_WEIGHT, MAX_FACTOR, RAWRANK_WEIGHT
+from app.credentials import PublicUrl, Token
 from app.relevance.choice import DEFAULT_RELEVANCE
 
 
@@ -39,14 +40,14 @@ class SignalSettings(BaseSettings):
         ge=1,
         description="Threads of one run of the relevance model. 1: the engine has the other cores.",
     )
-    relevance_url: str | None = Field(
+    relevance_url: PublicUrl | None = Field(
         default=None,
         description="Base URL of the server, for remote; with or without /v1. None: there is no usual one.",
     )
     relevance_model: str | None = Field(
         default=None, description="Name under which the server has the model, for remote. None: as the URL."
     )
-    relevance_api_key: SecretStr | None = Field(
+    relevance_api_key: Token | None = Field(
         default=None,
         description="Sent to the server as a bearer token, for remote. None: one's own asks for none.",
     )
