@@ -27,12 +27,16 @@ class Row:
 
 
 class Texts:
-    """Cuts texts at a head's limits and puts the model's special tokens around them. Thread-safe."""
+    """Cuts texts at a head's limits and puts the model's special tokens around them. Thread-safe.
+
+    Where a text spells one of them, it is read as text: no document can end itself and begin another.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # which means: in texts, as text
 
     @classmethod
     def of_file(cls, tokenizer_file: Path) -> Texts:
