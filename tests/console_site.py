@@ -1,4 +1,4 @@
-"""A deployment worth looking at: checkpoints with parents and gate reports, and a rollout that was counted."""
+"""A deployment worth looking at: checkpoints with parents and reports, and a rollout that was counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from app.rollout.schema import upgrade
 from app.rollout.state import Rollout, after
 from app.rollout.store import RolloutStore
 
-TOKEN = "a-token-of-administrators"
+TOKEN = "a-token-of-administrators"  # noqa: S105 -- of tests
 REPORTS = Path(__file__).parents[1] / "results" / "drill" / "verbose"
 PLAN = """
 planned_searches = 200000
@@ -138,7 +138,7 @@ class Site:
             database.close()
 
     def launch(self, name: str = "autumn", looks: int = 10) -> None:
-        """A rollout that is in its second step, as a controller brings it there: it looks, and it is counted."""
+        """A rollout in its second step, as a controller brings it there that looks at what is counted."""
         with self.store() as database:
             store = RolloutStore(database)
             store.start(

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 460.0, 190.0
 LEFT, TOP, RIGHT, BOTTOM = 52.0, 8.0, 10.0, 24.0
 INNER_WIDTH, INNER_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-_TICKS = 4
-_LINE_TICKS = 3
+_TICKS_UP, _TICKS_ACROSS = 5, 6
 _SPARE = 0.08
 _ABOVE, _BELOW = -INNER_HEIGHT, 2 * INNER_HEIGHT  # out of sight
 
@@ -131,7 +130,7 @@ class _Linear:
 
     def ticks(self) -> list[float]:
         """Round values between the ends."""
-        rough = (self._high - self._low) / _TICKS
+        rough = (self._high - self._low) / _TICKS_UP
         unit = 10.0 ** math.floor(math.log10(rough))
         size = next(unit * one for one in (1, 2, 5, 10) if unit * one >= rough)
         first, last = math.ceil(self._low / size), math.floor(self._high / size)
@@ -156,9 +155,9 @@ class _Logarithm:
         for digits in ((1, 2, 5), (1, 3), (1,)):
             found = [digit * 10.0**power for power in powers for digit in digits]
             kept = [one for one in found if self._low <= math.log10(one) <= self._high]
-            if len(kept) <= _TICKS + 2:
+            if len(kept) <= _TICKS_ACROSS:
                 return kept
-        return kept[:: -(-len(kept) // (_LINE_TICKS + 1))]
+        return kept[:: -(-len(kept) // _TICKS_ACROSS)]
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:

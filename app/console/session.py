@@ -1,4 +1,4 @@
-"""Who has logged in: a signed cookie, and the token that each form of its session carries. Pure but for time.
+"""Who has logged in: a signed cookie, and the token that each form of its session carries.
 
 The key follows from the administrator's token, so that every replica knows a session of any other, and all
 end where the token is changed. A session holds nothing but its own end and a number of its own.

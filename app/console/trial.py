@@ -1,4 +1,4 @@
-"""A search that somebody tries: from a form's fields to a request, from its signals to two rankings. Pure.
+"""A search that somebody tries: from a form's fields to a request, from its signals to two rankings.
 
 The request is the one of `/v1/signals` and is checked as that is; the factors are those that it would give.
 """

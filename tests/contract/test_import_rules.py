@@ -20,6 +20,19 @@ PURE = [
     *(APP / "http" / name for name in ("trace.py", "rate.py", "client.py")),
     *(APP / "signals" / name for name in ("records.py", "stages.py", "typical.py")),
     *sorted((APP / "signals" / "adapters").glob("*.py")),
+    *(
+        APP / "console" / f"{name}.py"
+        for name in (
+            "acts",
+            "examples",
+            "gate_report",
+            "growth",
+            "lineage",
+            "quantiles",
+            "rollout_view",
+            "words",
+        )
+    ),
     *(APP / "rollout" / f"{name}.py" for name in ("assignment", "plan", "statistics", "evidence", "verdict")),
 ]
 NEVER_IN_APP = {"training", "torch", "transformers", "accelerate", "datasets", "tests"}
@@ -91,6 +104,7 @@ def test_what_an_extra_brings_is_loaded_by_those_who_ask_for_it() -> None:
     assert "fastapi" in loaded
     extras = {"sqlalchemy", "alembic", "psycopg", "redis", "httpx", "ray", "s3fs", "cryptography"}
     assert not loaded & {*extras, "opentelemetry.sdk"}
+    assert "jinja2" not in loaded  # nor what only people's pages need, until an app is made
 
 
 def test_help_imports_nothing_heavy() -> None:
