@@ -47,8 +47,9 @@ bench: $(VENV)/.test $(VLLM)/.test $(RIVALS)/.done
 	COREWRITE_SHARED=$(SHARED) $(BIN)/python -m training.reproduce --files 'bench-*.yaml' $(UPDATE)
 
 # Every scenario of load, half an hour of soak among them: about an hour of an idle machine. SCENARIOS="steady swap"
-# (`costs` is one too) runs some; LOAD_ARGS="--scale 0.1 --out /tmp/load" tries them out, LOAD_ARGS=--keep adds to what
-# was found before. PostgreSQL and redis-server are Debian's; what needs one that is not there is not run, and says so.
+# (`costs` is one too) runs some, LOAD_ARGS="--without soak" all others, LOAD_ARGS=--keep adds to what was found
+# before; LOAD_ARGS="--scale 0.1 --out /tmp/load" tries them out. PostgreSQL and redis-server are Debian's: what needs
+# one that is not there is not run, and that is said.
 load: $(VENV)/.test
 	$(BIN)/python -m loadtest.run $(SCENARIOS) --data $(SHARED)/data $(LOAD_ARGS)
 

@@ -10,9 +10,10 @@ from sqlalchemy import func, select
 from app.rollout.database import Database
 from app.rollout.evidence import MEASURES
 from app.rollout.tables import COUNTS, EVENTS
-from loadtest.fleet import OK, Fleet, ProcessError
+from loadtest.fleet import OK, Fleet
 from loadtest.history import Request, Swap, violations
 from loadtest.incidents import Happened
+from training.canary.processes import ProcessError
 
 FOLLOWS_S = 2.0
 """Within which every replica knows of a rollback: REWRITE_ROLLOUT_POLL_S is at most one."""

@@ -20,7 +20,7 @@ from loadtest.journeys import Journeys
 from loadtest.measure import lag_p99_ms, measures, saturation, slope_per_min, windows
 from loadtest.processes import resident_mb
 from loadtest.scenarios import Incident, Scenario, Traffic
-from loadtest.schedule import arrivals
+from loadtest.schedule import Piece, arrivals, rate_at
 from loadtest.trace import Corpus, searches
 
 SAMPLE_S = 1.0
@@ -104,7 +104,12 @@ def drive(scenario: Scenario, load: Load) -> dict[str, Any]:
         found["wrong_version"] = float(sum(rules.values()))
         found["told_apart_ratio"] = told_apart(expected)
         found["judged_answers"] = float(sum(map(len, journeys.history.values())))
-    steps = windows(records, seconds=seconds, width_s=max(STEP_S * scale, 1.0))
+    width_s = max(STEP_S * scale, 1.0)
+    pieces = _pieces(scenario, load)
+    steps = [
+        {**step, "intended_per_s": rate_at(pieces, step["at_s"] + width_s / 2)}
+        for step in windows(records, seconds=seconds, width_s=width_s)
+    ]
     return {
         "name": scenario.name,
         "why": scenario.why,
@@ -126,8 +131,7 @@ async def _go(
     scenario: Scenario, load: Load, servers: Fleet, run: str
 ) -> tuple[Journeys, list[Happened], _Sampled]:
     """Drive people through, do what is to be done meanwhile, and look at the processes."""
-    pieces = [stretch.piece(load.unit_per_s, load.scale) for stretch in scenario.stretches]
-    schedule = arrivals(pieces, seed=load.seed)
+    schedule = arrivals(_pieces(scenario, load), seed=load.seed)
     drawn = searches(load.corpus, load.traffic, queries=scenario.queries, run=run, seed=load.seed)
     # Drawn before, so that the time this takes is not the load's.
     people = list(itertools.islice(drawn, len(schedule)))
@@ -146,6 +150,10 @@ async def _go(
             watching.cancel()
         sampled = _Sampled((time.process_time() - own) / passed, memory)
         return journeys, doing.result(), sampled
+
+
+def _pieces(scenario: Scenario, load: Load) -> list[Piece]:
+    return [stretch.piece(load.unit_per_s, load.scale) for stretch in scenario.stretches]
 
 
 async def _incidents(

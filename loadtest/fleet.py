@@ -27,7 +27,7 @@ from loadtest.scenarios import Scenario
 from loadtest.sibling import make_sibling
 from loadtest.slow_proxy import SlowProxy, slow_proxy
 from training.canary.postgres import PostgresServer, running_postgres
-from training.canary.processes import ProcessError, free_port, until
+from training.canary.processes import free_port, until
 
 TOKEN = "of servers that live for this load"  # noqa: S105
 PATIENCE_S = 60.0
@@ -121,19 +121,10 @@ class Redis:
 
     def start(self) -> None:
         """Return as soon as it runs: the service can wait for it."""
-        command = [
-            "redis-server",
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]
+        words = f"redis-server --bind 127.0.0.1 --port {self.port} --appendonly no".split()
+        words += ["--save", "", "--dir", str(self.folder)]
         self.process = subprocess.Popen(  # noqa: S603 -- Debian's
-            [*command, "--dir", str(self.folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def signal(self, number: signal.Signals) -> None:
@@ -248,6 +239,3 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Checkpoint], str]:
 
 def _as_text(value: object) -> str:
     return str(value) if not isinstance(value, bool) else str(value).lower()
-
-
-__all__ = ["Fleet", "ProcessError", "Redis", "Server", "fleet", "missing"]

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from loadtest.fleet import MB, OK, Fleet, ProcessError, Server
+from loadtest.fleet import MB, OK, Fleet, Server
 from loadtest.scenarios import Deed, Incident
+from training.canary.processes import ProcessError
 
 SLOW_S = 0.1
 """Of each chunk to and from the store: some hundred milliseconds a transaction, as from another country."""

@@ -31,6 +31,7 @@ def measures(records: Records, *, start_s: float, end_s: float) -> dict[str, flo
     rewrites, signals = answered & (rows["kind"] == REWRITE), answered & (rows["kind"] == SIGNALS)
     events = within & (rows["kind"] == EVENTS) & (rows["status"] == OK)
     failures = records.is_word("reason", ("engine_error", "engine_unavailable"))
+    refused = (rows["kind"] == EVENTS) & (rows["status"] != OK)
     return {
         "requests": float(asked.sum()),
         "requests_per_s": float(asked.sum()) / (end_s - start_s),
@@ -49,6 +50,7 @@ def measures(records: Records, *, start_s: float, end_s: float) -> dict[str, flo
         "fallback_ratio": _ratio(answered & failures, answered),
         "hit_ratio": _ratio(rewrites & records.is_word("cache", ["hit"]), rewrites),
         "retried_ratio": _ratio(answered & _flagged(records, RETRIED), answered),
+        "felt": float((within & (failures | refused | _flagged(records, RETRIED))).sum()),
         "altered": float((answered & _flagged(records, ALTERED)).sum()),
     }
 
@@ -97,15 +99,15 @@ def windows(records: Records, *, seconds: float, width_s: float) -> list[dict[st
 def saturation(found: Sequence[dict[str, Any]], *, warm_s: float) -> float | None:
     """Return the journeys per second at which a rising load saturates.
 
-    That is the highest rate of a window before the first two in a row whose requests are not well answered
-    (200, and no part left out for want of time) in GOOD_RATIO of the cases: one alone may be chance. None:
-    there is no such window.
+    That is the highest intended rate of a window before the first two in a row whose requests are not well
+    answered (200, and no part left out for want of time) in GOOD_RATIO of the cases: one alone may be chance.
+    None: there is no such window.
     """
     judged = [one for one in found if one["at_s"] >= warm_s and one["good_ratio"] is not None]
     bad = [one["good_ratio"] < GOOD_RATIO for one in judged]
     full = next((place for place, two in enumerate(pairwise(bad)) if all(two)), len(judged))
     rates = [
-        float(one["journeys_per_s"]) for one, is_bad in zip(judged[:full], bad, strict=False) if not is_bad
+        float(one["intended_per_s"]) for one, is_bad in zip(judged[:full], bad, strict=False) if not is_bad
     ]
     return max(rates, default=None)
 

@@ -66,7 +66,7 @@ def _saturation(one: Told, path: Path) -> None:
 
     steps = [step for step in one["steps"] if step["good_ratio"] is not None]
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(6, 5.6), sharex=True)
-    offered = [step["journeys_per_s"] for step in steps]
+    offered = [step["intended_per_s"] for step in steps]
     upper.plot(offered, [step["good_ratio"] for step in steps], "o", color="C0")
     upper.set(ylabel="answered, nothing left out", ylim=(0, 1.05))
     for kind, colour in (("rewrite", "C0"), ("signals", "C2")):

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"load: {error}\n")
         return 2
-    chosen = _chosen(scenarios, args.scenario)
+    chosen = _chosen([*(one.name for one in scenarios.scenario), COSTS], args.scenario, args.without)
     runs = args.runs or Path(tempfile.mkdtemp(prefix="corewrite-load-"))
     told = _before(args.out / "load.json") if args.keep else {}
     told |= {
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             told["unit"] = {"journeys_per_s": journeys_per_s(load, runs / "pilot"), "by": "a closed loop"}
         load = dataclasses.replace(load, unit_per_s=told["unit"]["journeys_per_s"])
         results = {one["name"]: one for one in told.get("scenarios", ())}
-        for scenario in chosen:
+        for scenario in (one for one in scenarios.scenario if one.name in chosen):
             results[scenario.name] = result = _run(scenario, load, slos)
             _say(result)
             if scenario.name == "ramp" and result.get("saturation_per_s"):
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 load = dataclasses.replace(load, unit_per_s=found)
             told["scenarios"] = [results[one.name] for one in scenarios.scenario if one.name in results]
             _write(args.out, told)
-        if not args.scenario or COSTS in args.scenario:
+        if COSTS in chosen:
             told["costs"] = measure_costs(load, runs)
             told["checks"] = check(load, told["costs"], runs)
             _write(args.out, told)
@@ -144,14 +144,11 @@ def _before(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _chosen(scenarios: Scenarios, names: Sequence[str]) -> list[Scenario]:
-    known = {scenario.name for scenario in scenarios.scenario}
-    if wrong := set(names) - known - {COSTS}:
-        sys.stderr.write(
-            f"load: no scenario {', '.join(sorted(wrong))}: {', '.join(sorted(known))}, {COSTS}\n"
-        )
+def _chosen(known: Sequence[str], names: Sequence[str], without: Sequence[str]) -> set[str]:
+    if wrong := {*names, *without} - set(known):
+        sys.stderr.write(f"load: no scenario {', '.join(sorted(wrong))}: {', '.join(known)}\n")
         raise SystemExit(2)
-    return [one for one in scenarios.scenario if not names or one.name in names]
+    return set(names or known) - set(without)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -164,6 +161,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m loadtest.run", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("scenario", nargs="*", help=f"which ({COSTS} too); none: all of the file")
+    parser.add_argument("--without", action="append", default=[], metavar="SCENARIO", help="all but these")
     parser.add_argument("--scenarios", type=Path, default=HERE / "scenarios.toml", help="(%(default)s)")
     parser.add_argument("--slo", type=Path, default=HERE / "slo.toml", help="(%(default)s)")
     parser.add_argument("--data", type=Path, help="folder that has jobs/; none: queries are made up")

@@ -49,6 +49,7 @@ def test_every_kind_of_answer_is_told_apart() -> None:
     assert found["retried_ratio"] == pytest.approx(1 / 11)
     assert found["hit_ratio"] == pytest.approx(4 / 8)
     assert found["altered"] == 1
+    assert found["felt"] == 2  # the engine's failure, which another replica told, and a refused event
 
 
 def test_only_what_was_intended_within_counts() -> None:
@@ -93,7 +94,7 @@ def test_windows_hold_what_was_intended_in_them() -> None:
 
 def steps(*good: float | None) -> list[dict[str, Any]]:
     return [
-        {"at_s": 5.0 * number, "good_ratio": ratio, "journeys_per_s": float(number + 1)}
+        {"at_s": 5.0 * number, "good_ratio": ratio, "intended_per_s": float(number + 1)}
         for number, ratio in enumerate(good)
     ]
 

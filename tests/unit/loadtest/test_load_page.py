@@ -32,7 +32,7 @@ def scenario(name: str, verdict: str, **changes: Any) -> dict[str, Any]:
         "findings": [finding],
         "rules_broken": {},
         "incidents": [],
-        "steps": [WINDOW, WINDOW | {"at_s": 5.0, "good_ratio": None}],
+        "steps": [WINDOW | {"intended_per_s": 5.0}, WINDOW | {"at_s": 5.0, "good_ratio": None}],
         "windows": [WINDOW, WINDOW | {"at_s": 1.0}],
         "memory": [[0.0, 300.0], [1.0, 301.0]],
         "saturation_per_s": 7.5,
