@@ -13,7 +13,7 @@ RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 CLIENTS := tests/clients_lane/node_modules
 
-.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench load reproduce ablations ab lock clean
+.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench load reproduce ablations ab faults fuzz lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -64,6 +64,12 @@ ablations: $(VENV)/.test
 # It needs PostgreSQL and libfaketime (apt-get install postgresql faketime).
 ab: $(VENV)/.test
 	$(BIN)/python -m training.canary.ab
+
+# What breaks in tests/faults, with the cases that take long; writes results/faults and docs/faults.md.
+# It needs redis-server, PostgreSQL and libfaketime, and root for small disks.
+faults: $(VENV)/.test
+	$(BIN)/python -m pytest tests/faults --faults results/faults/faults.json $(PYTEST_ARGS)
+	$(BIN)/python tests/faults/faults_page.py
 
 lock: $(VENV)/.test
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \

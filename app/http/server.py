@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -41,6 +42,7 @@ class DrainingServer(uvicorn.Server):
         """Remember the loop on which to drain."""
         self._loop = asyncio.get_running_loop()
         map_big_blocks()
+        _take_all_files()
         await super().startup(sockets=sockets)
         # What has been loaded stays: full collections need not look at it again, at the cost of a request.
         gc.collect()
@@ -61,6 +63,20 @@ class DrainingServer(uvicorn.Server):
         await self._lifecycle.drain()
         # Not uvicorn's handle_exit, which would raise the signal again at the end: this stop is a success.
         self.should_exit = True
+
+
+def _take_all_files() -> None:
+    """Raise the soft limit of open files to the hard one.
+
+    Each connection is one. The soft limit is often 1024, for programs that use select(), and there idle
+    connections would keep all others out.
+    """
+    # Not every system has these limits, or grants what it says.
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 -- as above
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _NoTraceback(logging.Filter):

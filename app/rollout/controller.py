@@ -179,8 +179,9 @@ def decide_and_tell(controller: Controller, tell: Callable[[str], object]) -> No
     """Decide once, and tell what came of it: none, moved, or failed, which is not the end of it."""
     try:
         moved = controller.decide()
-    except StoreError as error:
-        LOGGER.warning("rollouts: no decision", extra={"fields": {"detail": str(error)}})
+    except Exception as error:  # noqa: BLE001 -- whatever it was, the next decision may be made
+        why = str(error) if isinstance(error, StoreError) else repr(error)
+        LOGGER.warning("rollouts: no decision", extra={"fields": {"detail": why}})
         tell("failed")
     else:
         tell("none" if moved is None else "moved")

@@ -175,10 +175,11 @@ class Counter:
             return
         try:
             known = await asyncio.to_thread(self._hand_over, batch)
-        except StoreError as error:
-            LOGGER.warning("counts were not taken", extra={"fields": {"detail": str(error)}})
+        except Exception as error:  # noqa: BLE001 -- no memory, no thread: the next flush may have some
+            why = error if isinstance(error, StoreError) else StoreError(f"counts were not taken: {error!r}")
+            LOGGER.warning("counts were not taken", extra={"fields": {"detail": str(why)}})
             self._batch().add(batch.counts)
-            batch.done.set_exception(error)
+            batch.done.set_exception(why)
             batch.done.exception()  # retrieved: there may be nobody who waits for it
         else:
             self._on_known(known)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BEAT_S = 2.0
 """About so often a replica says that it lives, and at once what it has loaded."""
+CATCH_UP_S = 90.0
+"""So long a replica that starts waits for a checkpoint: less than its start-up probe gives it (k8s/base)."""
 
 
 class Source(Protocol):
@@ -66,6 +68,7 @@ class Follower:
         now: the time of day.
         poll_s: seconds between looks.
         again_s: seconds before a checkpoint that could not be loaded is tried again.
+        catch_up_s: seconds that `catch_up` waits at most for what is being loaded.
     """
 
     def __init__(
@@ -80,10 +83,11 @@ class Follower:
         now: Callable[[], datetime],
         poll_s: float,
         again_s: float = 30.0,
+        catch_up_s: float = CATCH_UP_S,
     ) -> None:
         self._source, self._traffic, self._lineups = source, traffic, lineups
         self._dealt, self._load, self._kill_file = dealt, load, kill_file
-        self._now, self._poll_s, self._again_s = now, poll_s, again_s
+        self._now, self._poll_s, self._again_s, self._catch_up_s = now, poll_s, again_s, catch_up_s
         # Of its own: other blocking work must not hold this up.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._stable: Rollout | None = None
@@ -103,14 +107,20 @@ class Follower:
         """Look once, and wait for what is deployed to be loaded, or to have failed.
 
         For a replica that starts while a rollout goes on: its clients would fall back until then, which would
-        seem to be the canary's fault.
+        seem to be the canary's fault. A registry that hangs keeps it for `catch_up_s`, and no longer.
         """
+        end = asyncio.get_running_loop().time() + self._catch_up_s
         await self.look()
         # What is stable first, and then the canary. One that cannot be loaded holds nothing up.
         while self._lacks and not self._failed and self.sight.why is None:
             if self._loading is not None and not self._loading[1].done():
                 self._tried.clear()
-                await self._tried.wait()
+                try:
+                    async with asyncio.timeout_at(end):
+                        await self._tried.wait()
+                except TimeoutError:
+                    LOGGER.warning("rollouts: serving without what is still being loaded")
+                    return
             await self.look()
 
     async def follow(self) -> None:
@@ -144,10 +154,11 @@ class Follower:
             if self._beaten != (beaten := (self._canary, loop.time() // BEAT_S)):
                 await loop.run_in_executor(self._thread, self._source.beat, self._canary)
                 self._beaten = beaten
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody else would look again
+            why = str(error) if isinstance(error, StoreError) else repr(error)
             if self.sight.why is None:
-                LOGGER.warning("rollouts: the store is lost", extra={"fields": {"detail": str(error)}})
-            self.lost(str(error))
+                LOGGER.warning("rollouts: the store is lost", extra={"fields": {"detail": why}})
+            self.lost(why)
         else:
             self.sight = Sight(self._now(), None)
 

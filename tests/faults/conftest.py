@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +57,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if marker is not None and (call.when == "call" or report.outcome != "passed"):
         name = item.nodeid.partition("[")[0].removeprefix("tests/faults/")
         rows = item.config.stash[SEEN]
-        row = rows.setdefault(name, {**marker.kwargs, "outcomes": {}, "facts": []})
+        row = rows.setdefault(name, {"outcomes": {}, "facts": []})
         row["outcomes"][report.outcome] = row["outcomes"].get(report.outcome, 0) + 1
         if facts := item.stash.get(FACTS, {}):
             row["facts"].append(facts)
@@ -66,19 +68,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path: Path | None = session.config.getoption("--faults", default=None)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(session.config.stash[SEEN], indent=1) + "\n", encoding="utf-8")
+        today, machine = datetime.now(UTC).date(), f"{os.cpu_count()} cores {platform.machine()}"
+        found = {"measured": f"{machine}, {today}", "faults": session.config.stash[SEEN]}
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running_world(tmp_path_factory.mktemp("world")) as world:
         yield world
-
-
-@pytest.fixture
-def many_files() -> Iterator[int]:
-    """How many files this process may open meanwhile: as many as it is allowed to ask for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

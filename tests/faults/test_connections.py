@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from world import World
+from searcher import searching
+from world import World, judge_searches, learn, settings
 
 from loadtest.processes import resident_mb
+from training.canary.processes import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 IDLE = 10_000
+LITTLE = 200
 TRICKLING = 500
 ONE_BYTE_S = 1.0
 GET = b"GET /livez HTTP/1.1\r\nhost: idle\r\n\r\n"
@@ -102,3 +107,27 @@ def test_bodies_that_never_end(world: World, seen: dict[str, Any]) -> None:
     seen["note"] = f"all {TRICKLING} were told 408 after {took_s:.1f} s, of a `body_timeout_s` of 2"
     assert {answer.split(b" ")[1] for answer in answers} == {b"408"}
     assert (seen["retried"], seen["degraded"]) == (0, 0)
+
+
+@pytest.mark.fault(
+    broken="as many idle connections as the soft limit of open files allows, and more",
+    promised="the hard limit is what counts: others still get a connection",
+)
+def test_the_soft_limit_of_files_is_reached(tmp_path: Path, seen: dict[str, Any]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    replica = Replica("replica", tmp_path, settings(tmp_path))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (LITTLE, hard))
+    try:
+        replica.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ExitStack() as stack:
+        stack.callback(replica.kill)
+        expected = learn(replica.url)
+        for _ in range(2 * LITTLE):
+            stack.enter_context(socket.create_connection(("127.0.0.1", replica.port)))
+        with searching([replica.url], expected, events=False) as searcher:
+            searcher.more(20)
+        judge_searches(searcher)
+    seen.update(searcher.facts())
+    seen["note"] = f"{2 * LITTLE} idle connections, of a soft limit of {LITTLE}"

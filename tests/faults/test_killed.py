@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+from controllers import Controller, begin, deciding, holder, prepare, state
+from waiting import wait_until
 from world import World
 
 
@@ -55,3 +58,21 @@ def test_the_shared_cache_is_killed_and_started_again(world: World, seen: dict[s
         assert world.redis.stored()
     seen.update(searcher.facts())
     assert (seen["retried"], seen["refused"]) == (0, 0)
+
+
+@pytest.mark.fault(
+    broken="the controller that decides (`corewrite control`) is killed (-9)",
+    promised="another one takes the lease when it has run out, and the rollout goes on",
+)
+def test_the_controller_is_killed(world: World, seen: dict[str, Any]) -> None:
+    database = world.store.database()
+    first, second = (Controller(database, world.folder / "registry") for _ in range(2))
+    prepare(database)
+    with deciding(first, second):
+        held = holder(database)
+        first.kill()
+        killed = time.monotonic()
+        begin(database)
+        wait_until(lambda: state(database) == "running", within_s=60)
+        seen["note"] = f"another one decided {time.monotonic() - killed:.1f} s later, of a lease of 0.6 s"
+        assert holder(database) != held

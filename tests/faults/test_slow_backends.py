@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from controllers import PLAN
 from proxy import Way, way_to
 from s3_server import s3_server
 from searcher import searching
@@ -22,18 +23,6 @@ from training.canary.service import Service
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-PLAN = """
-prepare_s = 0.0
-[[steps]]
-ratio = 0.5
-[[steps]]
-ratio = 1.0
-[[guardrails]]
-metric = "strict"
-better = "higher"
-margin = 0.1
-"""
 
 
 def slow(way: Way) -> None:

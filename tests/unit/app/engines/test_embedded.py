@@ -435,3 +435,15 @@ def test_a_prompt_of_one_token_and_a_step_of_one_row_do_not_disturb_each_other(c
     prompts = [[3], [3, 4, 5, 6], [5], [6, 5]]
     assert best(prompts) == [best([prompt])[0] for prompt in prompts]
     assert len({tuple(row) for row in best(prompts)}) == len(prompts)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), Exception("std::bad_alloc")])
+def test_what_cannot_be_loaded_for_want_of_memory_is_unavailable(
+    checkpoint_dir: Path, error: Exception
+) -> None:
+    def make_backend() -> Backend:
+        raise error
+
+    engine = EmbeddedEngine(checkpoint_dir, weights_digest="d", make_backend=make_backend)
+    with pytest.raises(EngineUnavailableError, match=f"{checkpoint_dir}: .*(MemoryError|bad_alloc)"):
+        asyncio.run(engine.start())

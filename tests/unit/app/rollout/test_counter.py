@@ -27,7 +27,7 @@ class FakeCounts:
     """Adds up, knows events by their id, and fails while it is told to."""
 
     def __init__(self) -> None:
-        self.down = False
+        self.down: Exception | None = None
         self.flushes = 0
         self.events: dict[str, tuple[Cell, Floats]] = {}
         self.sums: dict[Cell, Floats] = {}
@@ -36,8 +36,8 @@ class FakeCounts:
         self, events: Mapping[str, tuple[Cell, Floats]], counts: Mapping[Cell, Floats], at: datetime
     ) -> int:
         assert at == NOW
-        if self.down:
-            raise StoreError("out of reach")
+        if self.down is not None:
+            raise self.down
         self.flushes += 1
         new = {event: what for event, what in events.items() if event not in self.events}
         self.events |= new
@@ -171,14 +171,15 @@ def test_an_event_that_comes_again_counts_once() -> None:
     assert known == [0, 1, 1]
 
 
-def test_what_the_store_is_late_for_is_not_lost() -> None:
+@pytest.mark.parametrize("error", [StoreError("out of reach"), MemoryError("out of reach")], ids=type)
+def test_what_the_store_is_late_for_is_not_lost(error: Exception) -> None:
     """Searches wait; events are refused, and count once when they come again."""
     store = FakeCounts()
 
     async def work() -> None:
         counter = counter_of(store)
         token = counter.saw(HERE, "q1", fallback=False, seconds=0.5)
-        store.down = True
+        store.down = error
         told = asyncio.create_task(counter.take([Event("e1", "q1", "clicks", token)]))
         await asyncio.sleep(0)
         await counter.flush()
@@ -186,7 +187,7 @@ def test_what_the_store_is_late_for_is_not_lost() -> None:
             await told
         counter.saw(HERE, "q2", fallback=False, seconds=0.5)
         await counter.flush()
-        store.down = False
+        store.down = None
         told = asyncio.create_task(counter.take([Event("e1", "q1", "clicks", token)]))
         await asyncio.sleep(0)
         await counter.close()

@@ -42,11 +42,12 @@ class FakeSource:
 
     says: Deployment = NOTHING_DEPLOYED
     lost: bool = False
+    error: Exception = field(default_factory=lambda: StoreError("out of reach"))
     beats: list[str | None] = field(default_factory=list)
 
     def deployment(self) -> Deployment:
         if self.lost:
-            raise StoreError("out of reach")
+            raise self.error
         return self.says
 
     def beat(self, loaded: str | None) -> None:
@@ -88,6 +89,7 @@ def scenario(
     error: Exception | None = None,
     gate: asyncio.Event | None = None,
     kill_file: Path | None = None,
+    catch_up_s: float = 60.0,
 ) -> None:
     """Run a story of a replica that begins with the checkpoint of its settings."""
 
@@ -119,6 +121,7 @@ def scenario(
             load=load,
             kill_file=kill_file,
             now=lambda: NOW,
+            catch_up_s=catch_up_s,
             poll_s=0.01,
             again_s=0.0,
         )
@@ -228,13 +231,18 @@ def test_one_rollout_after_another() -> None:
     scenario(story)
 
 
-def test_a_store_that_is_lost_changes_nothing_and_is_told() -> None:
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(StoreError("out of reach"), "out of reach"), (MemoryError(), "MemoryError()")],
+    ids=["store", "memory"],
+)
+def test_a_store_that_is_lost_changes_nothing_and_is_told(error: Exception, why: str) -> None:
     async def story(replica: Replica) -> None:
         await replica.sees(rollout("begin"))
-        replica.source.lost = True
+        replica.source.lost, replica.source.error = True, error
         await replica.sees(rollout("begin", "promote"))
         assert (replica.serves(), replica.ratio) == (("settings", "a"), 0.25)
-        assert (replica.follower.sight.since, replica.follower.sight.why) == (NOW, "out of reach")
+        assert (replica.follower.sight.since, replica.follower.sight.why) == (NOW, why)
         replica.source.lost = False
         await replica.sees(rollout("begin", "rollback"))
         assert replica.follower.sight.why is None
@@ -328,3 +336,18 @@ def test_it_does_not_wait_for_what_cannot_be_loaded(lost: bool) -> None:  # noqa
         assert replica.serves() == ("settings", None)
 
     scenario(story, fails=[A])
+
+
+def test_it_does_not_wait_for_good_for_what_hangs() -> None:
+    async def story(replica: Replica) -> None:
+        replica.source.says = Deployment(rollout("begin"), None, None)
+        await asyncio.wait_for(replica.follower.catch_up(), 10.0)
+        assert replica.serves() == ("settings", None)
+        gate.set()
+        _, loading = replica.follower._loading or (None, None)
+        assert loading is not None
+        await loading
+        assert replica.serves() == ("settings", "a")
+
+    gate = asyncio.Event()
+    scenario(story, gate=gate, catch_up_s=0.05)

@@ -1,0 +1,124 @@
+"""`corewrite control` as processes, and who of them holds the lease."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ports import free_port
+from sqlalchemy import select
+from waiting import wait_until
+
+from app.rollout.database import Database
+from app.rollout.members import Members
+from app.rollout.plan import read_plan
+from app.rollout.schema import upgrade
+from app.rollout.store import RolloutStore
+from app.rollout.tables import LEASES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DECIDE_S = 0.2
+DIGEST = "5e" * 32
+PLAN = """
+prepare_s = 0.0
+[[steps]]
+ratio = 0.5
+[[steps]]
+ratio = 1.0
+[[guardrails]]
+metric = "strict"
+better = "higher"
+margin = 0.1
+"""
+
+
+@dataclass
+class Controller:
+    """One of those that may decide; `ahead` moves its clock by so much (as `faketime` reads it)."""
+
+    database: str
+    registry: Path
+    ahead: str = "+0"
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        values = {
+            "ROLLOUTS": self.database,
+            "REGISTRY": self.registry,
+            "ROLLOUT_DECIDE_S": DECIDE_S,
+            "PORT": self.port,
+            "LOG_LEVEL": "error",
+        }
+        environment = {
+            **os.environ,
+            **{f"REWRITE_{name}": str(value) for name, value in values.items()},
+            # See training/canary/processes.py.
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+        }
+        command = [sys.executable, "-m", "app.cli", "control"]
+        if self.ahead != "+0":
+            command = ["faketime", "-f", self.ahead, *command]
+        self.process = subprocess.Popen(command, env=environment)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@contextmanager
+def deciding(*controllers: Controller) -> Iterator[None]:
+    """Start them one after the other, each when a lease is held; they are gone at the end."""
+    try:
+        for controller in controllers:
+            controller.start()
+            wait_until(lambda: holder(controllers[0].database) is not None)
+        yield
+    finally:
+        for controller in controllers:
+            controller.kill()
+
+
+def holder(url: str) -> str | None:
+    """Who may decide; None: nobody was ever asked."""
+    database = Database(url)
+    try:
+        with database.begin() as connection:
+            found: str | None = connection.scalar(select(LEASES.c.holder))
+            return found
+    finally:
+        database.close()
+
+
+def prepare(url: str) -> None:
+    """Make the tables."""
+    database = Database(url)
+    upgrade(database)
+    database.close()
+
+
+def begin(url: str) -> None:
+    """Start a rollout of something that a replica has loaded: all that is missing is a decision."""
+    database = Database(url)
+    Members(database).beat("replica", DIGEST, database.now())
+    plan = read_plan(PLAN)
+    RolloutStore(database).start("autumn", DIGEST, plan, who="ann", why="x", at=database.now())
+    database.close()
+
+
+def state(url: str) -> str | None:
+    """Of the last rollout."""
+    database = Database(url)
+    latest = RolloutStore(database).deployment().latest
+    database.close()
+    return latest and latest.last.state
