@@ -8,12 +8,15 @@ BIN    := $(VENV)/bin
 # The lock pins every version; pip takes only what the extras ask for.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
+FUZZ_REQUESTS ?= 1000000
+FUZZ_SECONDS  ?= 60
+
 VLLM   := .venv-vllm
 RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 CLIENTS := tests/clients_lane/node_modules
 
-.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench load reproduce ablations ab faults fuzz lock clean
+.PHONY: serve test test-vllm test-oracle test-clients test-image lint bench load reproduce ablations ab faults fuzz audit lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
@@ -36,6 +39,18 @@ test-clients: $(VENV)/.test $(CLIENTS)/.done
 # The image `serve`, built and run in a clean root. As root, with buildah and debootstrap (apt-get install ...).
 test-image: $(VENV)/.test
 	$(BIN)/python -m pytest tests/image_lane $(PYTEST_ARGS)
+
+# A million requests, then each parser for a minute under atheris. Goes on where it was stopped.
+fuzz: $(VENV)/.test
+	$(PIP) --editable .[fuzz]
+	$(BIN)/python tests/fuzz/campaign.py --requests $(FUZZ_REQUESTS)
+	for name in $$($(BIN)/python tests/fuzz/parsers.py); do \
+		$(BIN)/python tests/fuzz/parsers.py $$name -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
+
+# Known vulnerabilities of what the lock pins, by PyPI's advisory service: needs the internet.
+audit: $(VENV)/.test
+	$(PIP) --editable .[audit]
+	$(BIN)/python -m pip_audit --requirement requirements.lock --no-deps --disable-pip
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

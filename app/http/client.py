@@ -31,7 +31,7 @@ class ClientNames:
 def _bounded(name: str) -> str:
     if len(name) <= _MAX_CHARS:
         return name
-    return "sha256:" + hashlib.sha256(name.encode("latin-1")).hexdigest()
+    return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _network(address: str) -> str:
