@@ -191,6 +191,11 @@ class Site:
         }
         CountStore(database).take({}, cells, self.wall)
 
+    def move(self, order: Any) -> None:
+        """As somebody else would, meanwhile."""
+        with self.store() as database:
+            self._order(RolloutStore(database), order)
+
     def rollout(self) -> Rollout:
         with self.store() as database:
             return _latest(RolloutStore(database))

@@ -58,11 +58,6 @@ def do(browser: Browser, act: str, **fields: str) -> str:
     return page
 
 
-def begin(site: Site) -> None:
-    with site.store() as database:
-        site._order(RolloutStore(database), "begin")
-
-
 def test_without_a_store_it_says_which_setting(stranger: Browser) -> None:
     assert "REWRITE_ROLLOUTS" in stranger.log_in().get("/rollout").text
     assert stranger.get("/rollout/kill").status_code == 403
@@ -77,7 +72,7 @@ def test_a_rollout_from_its_start_to_its_end(at: Callable[..., Browser], site: S
     assert "[[steps]]" in start  # a plan to begin with
     page = do(browser, "start", checkpoint=site.digests["candidate"], plan=PLAN, name="autumn")
     assert acts(page) == ["rollback", "kill"]
-    begin(site)
+    site.move("begin")
     page = browser.get("/rollout").text
     assert acts(page) == ["pause", "promote", "rollback", "kill"]
     assert "5 %" in browser.get("/rollout/pause").text  # of the clients, in words
