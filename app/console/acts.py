@@ -98,6 +98,12 @@ def said(act: Act, rollout: Rollout | None) -> str:
     )
 
 
+def agrees(act: str, seen: str, rollout: Rollout | None) -> bool:
+    """Whether what a form's reader has seen is still so; for the way back the same rollout is enough."""
+    now = seen_of(rollout)
+    return seen.partition("/")[0] == now.partition("/")[0] if act == "rollback" else seen == now
+
+
 def seen_of(rollout: Rollout | None) -> str:
     """Return what a form says that its reader has seen: another transition makes it another one."""
     return "" if rollout is None else f"{rollout.number}/{rollout.last.number}"

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.console.access import PATH
-from app.console.acts import ACTS, open_acts, said, seen_of
+from app.console.acts import ACTS, agrees, open_acts, said, seen_of
 from app.console.rollout_view import metrics_of
 from app.errors import BadRequestError, CorewriteError, ForbiddenError, RolloutError
 from app.rollout.traffic import ASKED
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LAUNCH = Path(__file__).parents[1] / "rollout" / "launch.toml"
 REFRESH_S = 5
+MOST_LINES = 100
+"""Of the history, the last ones."""
 _MAX_FORM_BYTES = 131_072  # of the longest plan, most characters of it escaped
 _MAX_PLAN_CHARS = 32_768
 _MAX_WORDS = 200
@@ -57,7 +59,7 @@ class RolloutPage:
         rollout = (facts["status"] or {}).get("rollout")
         state = rollout and rollout["last"]["state"]
         live = state in {"preparing", "running", "paused"}
-        killed = facts["status"]["killed"] if facts["status"] else self.traffic.killed
+        killed = ASKED in self.traffic.stopped or bool(facts["status"] and facts["status"]["killed"])
         return await self.pages.page(
             "rollout.html",
             viewer,
@@ -83,17 +85,16 @@ class RolloutPage:
         """POST /console/rollout/{act}."""
         act = self._act_of(request, viewer)
         fields = await self.access.form(request, viewer, most=_MAX_FORM_BYTES)
-        if act == "kill":  # whether or not the store can be reached, and whatever else is wrong with the form
-            self.traffic.stopped.add(ASKED)
+        stopped = False
         try:
             who, why = (_words(fields, name) for name in ("who", "why"))
             request.scope["corewrite"].log["detail"] = f"console: {act}"
+            if stopped := act == "kill":  # whether or not the store can be reached
+                self.traffic.stopped.add(ASKED)
             await self.threads.run("the store of rollouts", self._do, act, fields, who, why)
         except CorewriteError as error:
-            here = (
-                "This replica gives everybody the original; others were not told. " if act == "kill" else ""
-            )
-            return await self._asks(viewer, act, fields, status=error.status, problem=f"{here}{error}")
+            problem = f"{_ALONE if stopped else ''}{error}"
+            return await self._asks(viewer, act, fields, http_status=error.status, problem=problem)
         if act == "revive":
             self.traffic.stopped.discard(ASKED)
         return self.pages.redirect(f"{PATH}/rollout?done={act}")
@@ -115,7 +116,7 @@ class RolloutPage:
         act: str,
         fields: dict[str, str],
         *,
-        status: int = 200,
+        http_status: int = 200,
         problem: str | None = None,
     ) -> Response:
         """Return the page that says what would happen, and asks who wants it and why."""
@@ -131,7 +132,7 @@ class RolloutPage:
             "confirm.html",
             viewer,
             section="rollout",
-            http_status=status,
+            http_status=http_status,
             problem=problem,
             name=act,
             act=ACTS[act],
@@ -155,7 +156,7 @@ class RolloutPage:
         orders = self.rollouts.orders
         status, looks = orders.status(), orders.growth()
         metrics = metrics_of(status["rollout"], looks) if status["rollout"] else []
-        return {"status": status, "metrics": metrics, "history": orders.history()[::-1]}
+        return {"status": status, "metrics": metrics, "history": orders.history()[: -MOST_LINES - 1 : -1]}
 
     def _deployment(self) -> Deployment:
         assert self.rollouts is not None  # noqa: S101 -- as above
@@ -184,13 +185,13 @@ class RolloutPage:
                 ungated=fields.get("ungated") == "yes",
             )
             return
-        if seen_of(self._latest()) != fields.get("seen"):
+        if not agrees(act, fields.get("seen", ""), self._latest()):
             raise RolloutError("the rollout has moved since you looked; read again what would happen now")
         orders.order(act, who=who, why=why)  # type: ignore[arg-type]
 
 
 def _words(fields: dict[str, str], name: str) -> str:
     text = fields.get(name, "").strip()
-    if not 1 <= len(text) <= _MAX_WORDS:
-        raise BadRequestError(f"{name}: must have 1 to {_MAX_WORDS} characters")
+    if not 1 <= len(text) <= _MAX_WORDS or not text.isprintable():
+        raise BadRequestError(f"{name}: must have 1 to {_MAX_WORDS} characters, all of them visible")
     return text

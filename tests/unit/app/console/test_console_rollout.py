@@ -103,6 +103,17 @@ def test_what_has_moved_since_it_was_looked_at_is_asked_again(at: Callable[..., 
     assert seen(answer.text) != told
     assert 'value="because"' in answer.text  # what was typed is not lost
     assert site.rollout().last.state == "paused"
+    answer = browser.send("/rollout/rollback", seen=told, **WHO)  # the way back waits for nobody
+    assert answer.status_code == 303
+    assert site.rollout().last.state == "rolled_back"
+
+
+def test_of_another_rollout_not_even_the_way_back_is_taken(at: Callable[..., Browser], site: Site) -> None:
+    browser = at()
+    site.launch(looks=1)
+    assert browser.send("/rollout/rollback", seen="0/1", **WHO).status_code == 409
+    assert browser.send("/rollout/rollback", **WHO).status_code == 409
+    assert site.rollout().last.state == "running"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +122,7 @@ def test_what_has_moved_since_it_was_looked_at_is_asked_again(at: Callable[..., 
         ({"who": ""}, "who: must have 1 to 200 characters"),
         ({"why": "  "}, "why: must have 1 to 200 characters"),
         ({"why": "x" * 201}, "why: must have 1 to 200 characters"),
+        ({"why": "a\x00b"}, "all of them visible"),
         ({"checkpoint": ""}, "checkpoint: must have 1 to 200 characters"),
         ({"checkpoint": "nothing"}, "no such checkpoint"),
         ({"checkpoint": "default", "plan": PLAN}, "2 checkpoints are called that"),
@@ -162,6 +174,15 @@ def test_whoever_kills_in_a_hurry_stops_this_replica_whatever_is_wrong(
     assert answer.status_code == 503
     assert "This replica gives everybody the original; others were not told." in answer.text
     assert browser.client.post("/v1/rewrite", json={"query": "x"}).json()["reason"] == "disabled"
+    assert "revive" in acts(browser.get("/rollout").text)  # it can be ended here
+
+
+def test_a_kill_without_a_reason_stops_nothing(at: Callable[..., Browser]) -> None:
+    browser = at()
+    answer = browser.send("/rollout/kill", who="ann", why="")
+    assert answer.status_code == 422
+    assert "others were not told" not in answer.text
+    assert "Killed." not in browser.get("").text
 
 
 def test_read_only_it_shows_all_and_does_nothing(at: Callable[..., Browser], site: Site) -> None:
