@@ -26,19 +26,21 @@ COPY app app
 COPY training training
 
 FROM source AS serve-build
-RUN $INSTALL --constraint requirements.lock ".[openai,redis,postgres,s3,gcs,signing]" && $LIST
+RUN $INSTALL --constraint requirements.lock ".[openai,redis,postgres,s3,gcs,signing,tracing]" && $LIST
 
 # vLLM says itself which torch and which CUDA it needs, so the lock is not asked. ONNX Runtime's two builds are
 # the same package: the one for GPUs takes the place of the other.
 FROM source AS serve-gpu-build
-RUN $INSTALL vllm==0.25.1 ".[openai,redis,postgres,s3,gcs,signing]" \
+ARG VLLM=vllm==0.25.1
+ARG ONNXRUNTIME=onnxruntime-gpu==1.31.1
+RUN $INSTALL $VLLM ".[openai,redis,postgres,s3,gcs,signing,tracing]" \
  && /opt/tools/bin/pip --python /opt/corewrite uninstall --yes onnxruntime \
- && $INSTALL onnxruntime-gpu==1.31.1 && $LIST
+ && $INSTALL $ONNXRUNTIME && $LIST
 
 # torch has its own line: where an index offers a CPU build, naming the version alone is what finds it.
 FROM source AS train-build
 RUN $INSTALL --constraint requirements.lock torch \
- && $INSTALL --constraint requirements.lock ".[train,ray,redis,postgres,s3,gcs,signing]" && $LIST
+ && $INSTALL --constraint requirements.lock ".[train,cluster,redis,postgres,s3,gcs,signing,tracing]" && $LIST
 
 FROM base AS image
 LABEL org.opencontainers.image.title="corewrite" \
@@ -48,7 +50,11 @@ ENV REWRITE_HOST=0.0.0.0
 USER 10001:10001
 ENTRYPOINT ["corewrite"]
 
+# KubeRay calls `ray` from login shells, which set PATH anew.
 FROM image AS train
+USER 0:0
+RUN ln -s /opt/corewrite/bin/ray /opt/corewrite/bin/corewrite /usr/local/bin/
+USER 10001:10001
 COPY --from=train-build /opt/corewrite /opt/corewrite
 CMD ["--help"]
 

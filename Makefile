@@ -16,12 +16,15 @@ RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 CLIENTS := tests/clients_lane/node_modules
 
+# The schemas of what is no part of Kubernetes, as its makers publish them.
+CRDS   := .crds
+
 .PHONY: serve test test-vllm test-oracle test-clients test-image lint bench load reproduce ablations ab faults fuzz audit lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/corewrite serve --port $(PORT)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(CRDS)/.done
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Warnings of vLLM's own dependencies are no errors of ours.
@@ -91,7 +94,7 @@ lock: $(VENV)/.test
 		| sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) $(CLIENTS) .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) $(CLIENTS) $(CRDS) .cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -105,6 +108,13 @@ $(VENV)/.test: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) torch
 	$(PIP) --editable .[test]
 	touch $@ $(VENV)/.serve
+
+# Without npm the tests that need them are skipped, and fail where nothing may be.
+$(CRDS)/.done:
+	mkdir -p $(CRDS)
+	if command -v npm; then npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CRDS) \
+		@kubernetes-models/prometheus-operator@6.0.0; fi
+	touch $@
 
 # vLLM's CPU build. Beside the CPU build of torch, the three libraries that it brings along do not load.
 $(VLLM)/.test: pyproject.toml requirements-vllm.lock

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from training.cli_train import add_where, workers_of
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +43,10 @@ def add_cycle(subparsers: Subparsers) -> None:
         "--runs", type=Path, default=Path("runs/cycles"), help="a folder for each (%(default)s)"
     )
     parser.add_argument("--registry", metavar="URL", help="folder or s3://..., gs://... (REWRITE_REGISTRY)")
+    parser.add_argument(
+        "--sign-with", type=Path, metavar="KEY", help="Ed25519 private key (PEM), for what passes alone"
+    )
+    add_where(parser)
     parser.set_defaults(run=run_cycle)
 
 
@@ -47,6 +54,8 @@ def run_cycle(args: argparse.Namespace) -> int:
     """Go on with the cycle of that window. Returns the gate's exit status, or 2 when it cannot go on."""
     from app.commands.registry import open_registry  # noqa: PLC0415 -- see the module's docstring
     from app.contracts.manifest import DataWindow  # noqa: PLC0415
+    from app.registry.signature import require_key  # noqa: PLC0415
+    from app.settings import Settings  # noqa: PLC0415
     from training.cli_gate import EXIT  # noqa: PLC0415
     from training.config import ConfigError, read_config  # noqa: PLC0415
     from training.cycle import Cycle, CycleConfig, CycleError, Steps  # noqa: PLC0415
@@ -63,7 +72,11 @@ def run_cycle(args: argparse.Namespace) -> int:
     try:
         config = read_config(args.config, CycleConfig)
         folder = args.runs / config.name_of(window)
-        cycle = Cycle(config, window, open_registry(args.registry), folder, Steps(run, gated))
+        registry = open_registry(args.registry)
+        if args.sign_with is not None:
+            require_key(args.sign_with, Settings().signers)  # now, and not after hours of training
+        train = partial(run, workers=workers_of(args, config.loop))
+        cycle = Cycle(config, window, registry, folder, Steps(train, gated), key=args.sign_with)
         verdict = cycle.run()
     except (ConfigError, CycleError, DataError, PhaseError, ServingError) as error:
         sys.stderr.write(f"corewrite cycle: {error}\n")

@@ -36,15 +36,7 @@ def add_train(subparsers: Subparsers) -> None:
         f"model as the reward. {_RESUMES}",
     )
     _add_run(loop, "loop.toml", out="checkpoint folder to write (RUN_DIR/checkpoint)")
-    loop.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        dest="where",
-        help="where to draw and rate completions (%(default)s)",
-    )
-    loop.add_argument("--workers", type=int, metavar="N", help="ray: engines, each its own (2)")
-    loop.add_argument("--ray-address", metavar="A", help="ray: a running cluster (one for this run alone)")
+    add_where(loop)
     loop.set_defaults(run=run_loop)
     relevance = steps.add_parser(
         "relevance",
@@ -57,6 +49,19 @@ def add_train(subparsers: Subparsers) -> None:
         "--float32", action="store_true", help="write a graph four times as large, to see what 8 bits cost"
     )
     relevance.set_defaults(run=run_relevance)
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add what says where completions are drawn and rated; `workers_of` reads it."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        dest="where",
+        help="where to draw and rate completions (%(default)s)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="ray: engines, each its own (2)")
+    parser.add_argument("--ray-address", metavar="A", help="ray: a running cluster (one for this run alone)")
 
 
 def _add_run(parser: argparse.ArgumentParser, config: str, *, out: str) -> None:
@@ -93,15 +98,19 @@ def run_loop(args: argparse.Namespace) -> int:
     try:
         config = read_config(args.config, LoopConfig)
         run_dir = args.run_dir or Path("runs") / config.name
-        run(config, run_dir, args.out or run_dir / "checkpoint", _workers(args, config))
+        run(config, run_dir, args.out or run_dir / "checkpoint", workers_of(args, config))
     except (ConfigError, DataError, CorewriteError, PhaseError) as error:
         sys.stderr.write(f"corewrite train loop: {error}\n")
         return 2
     return 0
 
 
-def _workers(args: argparse.Namespace, config: LoopConfig) -> Workers | None:
-    """Ray's workers, or None where this process does the work."""
+def workers_of(args: argparse.Namespace, config: LoopConfig) -> Workers | None:
+    """Ray's workers, or None where this process does the work.
+
+    Raises:
+        ConfigError: there would be none, or they are named without Ray.
+    """
     from training.config import ConfigError  # noqa: PLC0415 - see the module's docstring
     from training.on_ray import workers_for  # noqa: PLC0415
 

@@ -4,6 +4,7 @@
     train     the loop, from that checkpoint, on the first part of the window
     gate      against that checkpoint, on the rest of the window
     push      into the registry, with the gate's report on it, whatever that says
+    sign      where the verdict is PASS, and there is a key
     alias     `candidate`, where the verdict is PASS
     summary   what a person wants to read on Monday
 
@@ -79,13 +80,21 @@ class Cycle:
         registry: where checkpoints come from and go to.
         folder: of this week alone.
         steps: the long ones.
+        key: PEM file to sign with what passes, and nothing else; None: nothing is signed.
     """
 
     def __init__(
-        self, config: CycleConfig, window: DataWindow, registry: Registry, folder: Path, steps: Steps
+        self,
+        config: CycleConfig,
+        window: DataWindow,
+        registry: Registry,
+        folder: Path,
+        steps: Steps,
+        *,
+        key: Path | None = None,
     ) -> None:
         self._config, self._window, self._registry = config, window, registry
-        self._folder, self._steps = folder, steps
+        self._folder, self._steps, self._key = folder, steps, key
         self._name = config.name_of(window)
 
     def run(self) -> str:
@@ -104,6 +113,8 @@ class Cycle:
             verdict = self._gate(checkpoint)
             digest = self._once("push", lambda: self._registry.push(checkpoint, gate_report=self._report))
             if verdict == "PASS":
+                if self._key is not None:
+                    self._once("signed", lambda: self._sign(checkpoint))
                 self._once("alias", lambda: self._point(digest, incumbent))
             write_whole(self._folder / "summary.md", self._summary(verdict, digest, incumbent))
             return verdict
@@ -146,6 +157,10 @@ class Cycle:
             ),
         )
         return verdict
+
+    def _sign(self, checkpoint: Path) -> str:
+        """Sign it where it lies; what did not pass stays unsigned, and no strict server loads it."""
+        return self._registry.push(checkpoint, gate_report=self._report, key=self._key)
 
     def _point(self, digest: str, incumbent: str) -> str:
         """Point `candidate` to what has passed, if it still would be compared with the same incumbent."""

@@ -35,9 +35,11 @@ def sign(manifest: bytes, key: Path) -> bytes:
     Raises:
         CheckpointError: there is no such key, or it is of another kind.
     """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 -- optional
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 -- as above
-
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 -- optional
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 -- as above
+    except ImportError as error:
+        raise CheckpointError(f"{key}: signatures need corewrite[signing]") from error
     try:
         found = load_pem_private_key(key.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
@@ -45,6 +47,18 @@ def sign(manifest: bytes, key: Path) -> bytes:
     if not isinstance(found, Ed25519PrivateKey):
         raise CheckpointError(f"{key}: not an Ed25519 key")
     return base64.b64encode(found.sign(manifest)) + b"\n"
+
+
+def require_key(key: Path, signers: Path | None) -> None:
+    """Return where this key can sign, and is one of the signers where there are any.
+
+    Raises:
+        CheckpointError: it cannot, or its signatures would be refused.
+    """
+    probe = b"may this key sign?"
+    signature = sign(probe, key)
+    if signers is not None:
+        require_signature(probe, signature, signers, f"what {key} signs")
 
 
 def require_signature(manifest: bytes, signature: bytes | None, signers: Path, where: str) -> None:

@@ -20,12 +20,12 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 def test_what_is_served_runs_unprivileged_and_can_be_asked_for_its_health() -> None:
-    for target in ("serve", "serve-gpu"):
+    for target in ("serve", "serve-gpu", "train"):
         stage = re.split(r"^FROM .* AS ", DOCKERFILE, flags=re.MULTILINE)
         (lines,) = [one for one in stage if one.startswith(f"{target}\n")]
         users = re.findall(r"^USER (.*)$", lines, re.MULTILINE)
         assert users[-1:] in ([], ["10001:10001"])  # none: as the stage before it has it
-        assert 'CMD ["corewrite", "probe"]' in lines
+        assert ('CMD ["corewrite", "probe"]' in lines) == (target != "train")
 
 
 def test_only_extras_that_there_are_are_installed() -> None:

@@ -1,61 +1,120 @@
-"""The manifests under k8s/, rendered by kubectl: the API's schemas, and the rules of a cautious cluster."""
+"""The manifests under k8s/ keep the rules of a cautious cluster; test_manifest_schemas.py has the schemas."""
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from functools import cache
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import kubernetes_validate
 import pytest
-import yaml
+from manifests import OVERLAYS, PRODUCTION, ROOT, containers, of, pods, ray_pods, rendered, settings
+from s3_server import s3_server
 
-ROOT = Path(__file__).parents[2]
-OVERLAYS = sorted(path.name for path in (ROOT / "k8s" / "overlays").iterdir())
-PRODUCTION = [name for name in OVERLAYS if name != "dev"]
-API = "1.31"
-OPERATORS = "monitoring.coreos.com/"
-"""What is no part of Kubernetes has schemas of its own."""
-
-Object = dict[str, Any]
-
-if shutil.which("kubectl") is None:
-    pytest.skip("kubectl is not installed", allow_module_level=True)
+from app.cli import parse
+from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.registry.place import Place
+from app.registry.store import Registry
+from app.telemetry import METRICS
 
 
-@cache
-def rendered(overlay: str) -> tuple[Object, ...]:
-    command = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""  # nothing deprecated
-    return tuple(yaml.safe_load_all(done.stdout))
+def names(value: Any, *references: str) -> Iterator[str]:
+    """The names at the end of references of some kinds, wherever they are."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in references:
+                yield inner.get("name") or inner["secretName"]
+            yield from names(inner, *references)
+    if isinstance(value, list):
+        for inner in value:
+            yield from names(inner, *references)
 
 
-def of(overlay: str, *kinds: str) -> list[Object]:
-    return [one for one in rendered(overlay) if one["kind"] in kinds]
-
-
-def pods(overlay: str) -> Iterator[tuple[str, Object]]:
-    for one in of(overlay, "Deployment", "CronJob"):
-        spec = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one["spec"]
-        yield one["metadata"]["name"], spec["template"]["spec"]
-
-
-def containers(overlay: str) -> Iterator[tuple[str, Object]]:
-    for name, pod in pods(overlay):
-        for container in pod["containers"] + pod.get("initContainers", []):
-            yield name, container
+@pytest.mark.parametrize("overlay", PRODUCTION)
+def test_the_key_that_signs_is_where_the_cycle_is_and_nowhere_else(overlay: str) -> None:
+    holders = {name for name, pod in pods(overlay) if "corewrite-signing" in json.dumps(pod)}
+    assert holders == ({"corewrite-cycle", "head"} if of(overlay, "RayJob") else {"corewrite-cycle"})
+    (cycle,) = [pod for name, pod in pods(overlay) if name == "corewrite-cycle"]
+    (container,) = cycle["containers"]
+    key = parse(container["args"]).sign_with
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "signing"]
+    assert (str(key.parent), mount["readOnly"]) == (mount["mountPath"], True)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_knows_every_field(overlay: str) -> None:
-    for one in rendered(overlay):
-        if not one["apiVersion"].startswith(OPERATORS):
-            kubernetes_validate.validate(one, API, strict=True)
+def test_replicas_are_as_many_as_the_requests_in_flight_ask_for_and_leave_one_by_one(overlay: str) -> None:
+    (scaler,) = of(overlay, "HorizontalPodAutoscaler")
+    deployments = {one["metadata"]["name"]: one["spec"] for one in of(overlay, "Deployment")}
+    assert "replicas" not in deployments[scaler["spec"]["scaleTargetRef"]["name"]]  # it would be set back
+    (metric,) = scaler["spec"]["metrics"]
+    asked = metric["pods"]["metric"]["name"]
+    assert [spec.kind for spec in METRICS if spec.name == asked] == ["gauge"]
+    budgets = {one["metadata"]["name"]: one["spec"] for one in of(overlay, "PodDisruptionBudget")}
+    for name in ("corewrite", "corewrite-control"):
+        assert budgets[name]["maxUnavailable"] == 1
+        spread = deployments[name]["template"]["spec"]["topologySpreadConstraints"]
+        labels = deployments[name]["template"]["metadata"]["labels"]
+        assert "kubernetes.io/hostname" in {one["topologyKey"] for one in spread}
+        assert all(one["labelSelector"]["matchLabels"].items() <= labels.items() for one in spread)
+    assert deployments["corewrite-control"]["replicas"] > 1  # of which one has the lease, in the store
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_alerts_that_were_asked_for_are_there(overlay: str) -> None:
+    (rules,) = of(overlay, "PrometheusRule")
+    alerts = {rule.get("alert") for group in rules["spec"]["groups"] for rule in group["rules"]}
+    assert alerts >= {
+        *("CorewriteUnansweredFast", "CorewriteUnansweredSlow", "CorewriteFallbacks", "CorewriteCanaryStuck"),
+        *("CorewriteGateRefused", "CorewriteNearlineBacklog"),
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_secrets_are_referred_to_and_never_written_out(overlay: str) -> None:
+    secret = {"REWRITE_ROLLOUTS", "REWRITE_EXPOSURE_KEY", "REWRITE_ADMIN_TOKEN", "REWRITE_LOG_HASH_KEY"}
+    secret |= {"REWRITE_REDIS_URL", "REWRITE_OPENAI_API_KEY"}
+    assert not secret & set(settings(overlay))
+    for name, container in containers(overlay):
+        for one in container.get("env", ()):
+            assert one["name"] not in secret or "secretKeyRef" in one["valueFrom"], name
+
+
+def test_traces_may_leave_for_their_collector_and_for_nowhere_else() -> None:
+    url = urlsplit(settings("large")["REWRITE_TRACES"])
+    (policy,) = [one for one in of("large", "NetworkPolicy") if one["metadata"]["name"] == "corewrite"]
+    (rule,) = [
+        one for one in policy["spec"]["egress"] if {"protocol": "TCP", "port": url.port} in one["ports"]
+    ]
+    assert url.hostname is not None
+    names = rule["to"][0]["namespaceSelector"]["matchLabels"].values()
+    assert list(names) == [url.hostname.split(".")[1]]
+
+
+def test_the_bucket_of_dev_keeps_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the server that its image has, made as it is made there, with the variables that its pods have."""
+    (bucket,) = [pod for name, pod in pods("dev") if name == "bucket"]
+    (container,) = bucket["containers"]
+    (program, option, script) = container["lifecycle"]["postStart"]["exec"]["command"]
+    told = settings("dev")
+    assert container["image"].split(":")[1] == version("moto")
+    with s3_server() as endpoint:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, told[name])
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        assert (program, option, told["AWS_ENDPOINT_URL"]) == ("python", "-c", "http://bucket:5000")
+        made = script.replace("http://127.0.0.1:5000", endpoint)
+        subprocess.run([sys.executable, "-c", made], check=True)
+        registry = Registry(Place.at(told["REWRITE_REGISTRY"]))
+        digest = registry.push(DEFAULT_CHECKPOINT)
+        now = datetime.now(UTC)
+        registry.aliases.move("stable", digest, seen=None, who="ann", why="the first", when=now)
+        assert registry.resolve("stable") == digest
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -96,28 +155,10 @@ def test_what_is_referred_to_is_there_or_named_as_yours(overlay: str) -> None:
             assert f"`{found}`" in yours, (name, kind, found)
 
 
-def names(value: Any, *references: str) -> Iterator[str]:
-    """The names at the end of references of some kinds, wherever they are."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in references:
-                yield inner["name"]
-            yield from names(inner, *references)
-    if isinstance(value, list):
-        for inner in value:
-            yield from names(inner, *references)
-
-
-def settings(overlay: str) -> dict[str, str]:
-    """Those that are no secrets."""
-    (found,) = [one["data"] for one in of(overlay, "ConfigMap") if "REWRITE_REGISTRY" in one["data"]]
-    return found
-
-
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_settings_are_those_that_there_are(overlay: str) -> None:
     documented = set(re.findall(r"`(REWRITE_\w+)`", (ROOT / "docs" / "settings.md").read_text()))
-    said = set(settings(overlay))
+    said = {name for name in settings(overlay) if not name.startswith("AWS_")}
     for _, container in containers(overlay):
         said |= {one["name"] for one in container.get("env", ()) if one["name"].startswith("REWRITE_")}
     assert said <= documented
@@ -126,6 +167,7 @@ def test_settings_are_those_that_there_are(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_selectors_find_what_they_are_for(overlay: str) -> None:
     labels = [one["spec"]["template"]["metadata"]["labels"] for one in of(overlay, "Deployment")]
+    labels += [template["metadata"]["labels"] for _, template in ray_pods(overlay)]
     for one in of(overlay, "Service", "PodDisruptionBudget", "PodMonitor", "NetworkPolicy"):
         spec = one["spec"]
         asked = spec.get("selector", spec.get("podSelector"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,12 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[2]
 BASE = "localhost/base"
 # Root as the image has it, nothing of it writable but /tmp, and only what every container is given beside it.
+# At /srv is a folder of ours.
 _RUN = """
 mount --bind "$1" /mnt && mount -o remount,ro,bind /mnt
 mount -t tmpfs tmpfs /mnt/tmp && mount -t proc proc /mnt/proc && mount --rbind /dev /mnt/dev
-user=$2; shift 2
+mount --bind "$2" /mnt/srv && mount -o remount,ro,bind /mnt/srv
+user=$3; shift 3
 exec chroot --userspec="$user" /mnt env -i "$@"
 """
 
@@ -46,12 +49,12 @@ class Image:
     def environment(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.config["Env"])
 
-    def command(self, *words: str, **settings: object) -> list[str]:
-        """What runs some words in it, as its user; without any: what it is for."""
+    def command(self, *words: str, given: Path | None = None, **settings: object) -> list[str]:
+        """What runs some words in it, as its user; without any: what it is for. `given` is at /srv."""
         variables = {**self.environment, **settings}
         return [
             *("unshare", "--mount", "--propagation", "private", "sh", "-euc", _RUN, "run"),
-            *(str(self.root), self.config["User"]),
+            *(str(self.root), str(given or self.root / "srv"), self.config["User"]),
             *(f"{name}={value}" for name, value in variables.items()),
             *(words or (*self.config["Entrypoint"], *self.config["Cmd"])),
         ]
@@ -83,17 +86,25 @@ class Builder:
         self._buildah("add", container, root, "/")
         self._buildah("commit", "--rm", container, BASE)
 
-    def build(self, target: str) -> Image:
+    def build(self, target: str, **arguments: str) -> Image:
         """Build a target of the Dockerfile."""
         name = f"localhost/corewrite:{target}"
+        arguments = {"BASE": BASE, **arguments}
+        told_so = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
         mounts = [word for place in self._as_pip_is_here() for word in ("--volume", place)]
         self._buildah(
-            *("build", "--pull-never", "--isolation", "chroot", "--build-arg", f"BASE={BASE}"),
+            *("build", "--pull-never", "--isolation", "chroot", *told_so),
             *("--format", "docker", *mounts, "--target", target, "--tag", name, "."),
         )
         told = json.loads(self._buildah("inspect", "--type", "image", name))
         container = self._buildah("from", "--pull-never", name).strip()
         return Image(Path(self._buildah("mount", container).strip()), told["Docker"]["config"])
+
+    def clear(self) -> None:
+        """Remove what was built: gigabytes."""
+        self._buildah("rm", "--all")
+        self._buildah("rmi", "--all", "--force")
+        shutil.rmtree(self._folder / "debian")
 
     def _buildah(self, *words: object) -> str:
         places = ("--root", self._folder / "storage", "--runroot", self._folder / "run")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import time
@@ -12,16 +14,36 @@ from pathlib import Path
 
 import pytest
 from containers import REPOSITORY, Builder, Image
+from mini_data import sft_config, write_data
 
 PORT = 18199
 PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
     builder = Builder(tmp_path_factory.mktemp("images"))
     builder.base()
+    yield builder
+    builder.clear()
+
+
+@pytest.fixture(scope="session")
+def serve(builder: Builder) -> Image:
     return builder.build("serve")
+
+
+@pytest.fixture(scope="session")
+def train(builder: Builder) -> Image:
+    return builder.build("train")
+
+
+@pytest.fixture(scope="session")
+def serve_gpu(builder: Builder) -> Image:
+    """Without what makes it one: gigabytes of wheels for a GPU that is not here."""
+    locked = re.search(r"^onnxruntime==\S+", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
+    assert locked
+    return builder.build("serve-gpu", VLLM="", ONNXRUNTIME=locked[0])
 
 
 @pytest.fixture
@@ -87,3 +109,57 @@ def test_neither_torch_nor_pip_is_inside(serve: Image) -> None:
 
 def test_it_says_how_it_is_asked_for_its_health(serve: Image) -> None:
     assert serve.config["Healthcheck"]["Test"] == ["CMD", "corewrite", "probe"]
+
+
+def test_training_writes_a_checkpoint_from_a_root_that_is_read_only(train: Image, tmp_path: Path) -> None:
+    """Two steps on made-up data; what is written is under /tmp."""
+    write_data(tmp_path / "data")
+    (tmp_path / "sft.toml").write_text(sft_config("/srv/data"), encoding="utf-8")
+    os.chmod(tmp_path, 0o755)  # noqa: PTH101, S103 -- for 10001 to read
+    words = ("sft", "--config", "/srv/sft.toml", "--run-dir", "/tmp/run")  # noqa: S108 -- the image's own
+    code = (
+        "import sys; from pathlib import Path; from app.cli import main\n"
+        "status = main(['train', *sys.argv[1:]])\n"
+        "sys.exit(status or not Path('/tmp/run/checkpoint/manifest.json').is_file())"
+    )
+    done = subprocess.run(
+        train.command("python", "-c", code, *words, given=tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert train.config["User"] == "10001:10001"
+
+
+def test_what_the_cycle_and_ray_need_is_in_the_image_that_trains(train: Image) -> None:
+    for words in (("cycle", "--help"), ("train", "loop", "--help"), ("gate", "--help")):
+        assert status(train, "corewrite", *words) == 0
+    assert (
+        status(train, "python", "-c", "import torch, trl, peft, ray.data, s3fs, cryptography, psycopg") == 0
+    )
+    assert status(train, "python", "-c", "import pip") == 1
+
+
+def test_a_node_of_a_ray_cluster_takes_jobs(train: Image) -> None:
+    """As k8s/ray has it started: from a root that is read-only, with a command handed in over HTTP."""
+    script = (
+        "ray start --head --num-cpus=1 --object-store-memory=80000000 --dashboard-host=0.0.0.0 "
+        "--temp-dir=/tmp/ray --disable-usage-stats > /tmp/started || { cat /tmp/started; exit 9; }; "
+        "for i in $(seq 60); do ray job list > /dev/null 2>&1 && break; sleep 1; done; "
+        "ray job submit -- corewrite cycle --help; told=$?; ray stop > /dev/null; exit $told"
+    )
+    done = subprocess.run(train.command("bash", "-lc", script), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "--ray-address" in done.stdout
+
+
+def test_for_a_gpu_there_is_a_compiler_and_a_word_about_what_is_missing(serve_gpu: Image) -> None:
+    """What Triton asks for, and that without vLLM it says so; with it, it has not been built here."""
+    assert serve_gpu.config["User"] == "10001:10001"
+    assert serve_gpu.environment["REWRITE_ENGINE"] == "vllm"
+    source = "echo 'int main(void){return 0;}' > /tmp/a.c && gcc /tmp/a.c -o /tmp/a && /tmp/a"
+    assert status(serve_gpu, "sh", "-c", source) == 0
+    done = subprocess.run(serve_gpu.command(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "corewrite[vllm]" in done.stderr

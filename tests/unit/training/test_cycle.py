@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from loop_configs import loop_config
 from small_checkpoint import write_checkpoint
 
 from app.cli import main
 from app.contracts.manifest import DataWindow
+from app.errors import CheckpointError
 from app.registry.place import Place
 from app.registry.store import Registry
 from training.cli_cycle import last_week
@@ -94,8 +97,20 @@ def stable(tmp_path: Path) -> str:
     return digest
 
 
-def cycle(folder: Path, told: Told) -> Cycle:
-    return Cycle(config(folder), WINDOW, registry_of(folder), folder / "week", told.steps())
+def cycle(folder: Path, told: Told, key: Path | None = None) -> Cycle:
+    return Cycle(config(folder), WINDOW, registry_of(folder), folder / "week", told.steps(), key=key)
+
+
+def keys(folder: Path, name: str) -> tuple[Path, Path]:
+    """A private key, and the file of signers that has its public one."""
+    key = Ed25519PrivateKey.generate()
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.write_bytes(key.private_bytes(*form))
+    public.write_bytes(
+        key.public_key().public_bytes(form[0], serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
 
 
 @pytest.mark.usefixtures("stable")
@@ -130,6 +145,51 @@ def test_what_does_not_pass_is_kept_and_no_candidate(tmp_path: Path, verdict: st
     summary = (tmp_path / "week" / "summary.md").read_text()
     assert f"- judge (goal 0): {verdict}" in summary
     assert "No alias was moved" in summary
+
+
+@pytest.mark.usefixtures("stable")
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
+def test_what_passes_is_signed_and_nothing_else(tmp_path: Path, verdict: str) -> None:
+    """A signature says that it came from here, and has passed."""
+    private, public = keys(tmp_path, "cycle")
+    assert cycle(tmp_path, Told(verdict), private).run() == verdict
+    strict = Registry(Place.at(str(tmp_path / "registry")), signers=public)
+    digest = json.loads((tmp_path / "week" / "push.json").read_text())
+    if verdict == "PASS":
+        assert strict.pull(digest, tmp_path / "pulled").id == "week-20261115"
+    else:
+        with pytest.raises(CheckpointError, match="not signed"):
+            strict.pull(digest, tmp_path / "pulled")
+    written = [file for file in (tmp_path / "week").rglob("*") if file.is_file()]
+    assert not [file for file in written if b"PRIVATE" in file.read_bytes()]
+
+
+@pytest.mark.usefixtures("stable")
+def test_what_was_not_signed_is_when_the_key_is_there(tmp_path: Path) -> None:
+    private, public = keys(tmp_path, "cycle")
+    cycle(tmp_path, Told()).run()
+    again = Told()
+    cycle(tmp_path, again, private).run()
+    assert not again.loops
+    strict = Registry(Place.at(str(tmp_path / "registry")), signers=public)
+    assert strict.pull(strict.resolve("candidate"), tmp_path / "pulled")
+
+
+def test_a_key_that_nobody_would_believe_is_refused_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, _ = keys(tmp_path, "ours")
+    _, others = keys(tmp_path, "theirs")
+    words = ["cycle", "--config", "training/configs/cycle.toml", "--window", "2026-11-08/2026-11-15"]
+    words += ["--runs", str(tmp_path / "runs"), "--registry", str(tmp_path / "registry"), "--sign-with"]
+    assert main([*words, str(others)]) == 2
+    assert "no private key in PEM" in capsys.readouterr().err
+    monkeypatch.setenv("REWRITE_SIGNERS", str(others))
+    assert main([*words, str(private)]) == 2
+    said = capsys.readouterr().err
+    assert "not signed by any of the 1" in said
+    assert "PRIVATE" not in said
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("stable")
@@ -201,6 +261,20 @@ def test_without_stable_there_is_nothing_to_start_from(
     words += ["--runs", str(tmp_path / "runs"), "--registry", str(tmp_path / "registry")]
     assert main(words) == 2
     assert "'stable': no such checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [(["--workers", "2"], "are for --engine ray"), (["--engine", "ray", "--workers", "0"], "at least 1")],
+)
+def test_workers_are_rays_here_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    command = ["cycle", "--config", "training/configs/cycle.toml", "--window", "last-week"]
+    command += ["--runs", str(tmp_path / "runs"), "--registry", str(tmp_path / "registry")]
+    assert main([*command, *words]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("text", ["2026-11-08", "2026-11-15/2026-11-08", "monday/sunday", "a/b/c"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mini_data import sft_config
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -23,38 +24,8 @@ from training.sft import train
 
 @pytest.fixture(scope="module")
 def config_file(mini_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    text = f"""
-name = "mini"
-seed = 3
-data_dir = "{mini_data}"
-threads = 1
-[mixture]
-jobs = 0.5
-products = 0.2
-typos = 0.1
-context = 0.1
-fashion = 0.1
-[model]
-vocab_size = 400
-hidden_size = 32
-num_layers = 2
-num_heads = 2
-num_kv_heads = 1
-head_dim = 16
-intermediate_size = 64
-max_tokens = 256
-[optim]
-steps = 150
-batch_tokens = 8000
-learning_rate = 1e-2
-matrix_learning_rate = 2e-2
-weight_decay = 0.01
-warmup_ratio = 0.1
-clip_norm = 1.0
-dropout = 0.1
-"""
     path = tmp_path_factory.mktemp("config") / "mini.toml"
-    path.write_text(text)
+    path.write_text(sft_config(mini_data))
     return path
 
 
