@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -214,9 +213,4 @@ class Site:
 def _latest(store: RolloutStore) -> Rollout:
     found = store.deployment().latest
     assert found is not None
-    return found
-
-
-def report(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((REPORTS / name).read_text(encoding="utf-8"))
     return found

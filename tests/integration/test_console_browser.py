@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import url_of  # type: ignore[attr-defined]
 from console_site import TOKEN, Site
 from waiting import wait_until
 
@@ -58,7 +57,7 @@ def served(settings: Settings) -> Iterator[str]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started, within_s=60)
-    yield url_of(server)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(timeout=20)
     assert not thread.is_alive()

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import TOKEN
 
 from app.console.pages import POLICY
 from app.console.session import COOKIE, LASTS_S
 
 if TYPE_CHECKING:
-    from conftest import Browser  # type: ignore[attr-defined]
+    from console_client import Browser
 
-TOKEN = "administrators"  # noqa: S105 -- of tests
 PAGES = ["", "/rollout", "/checkpoints", "/service", "/checkpoints/folder/default"]
 
 

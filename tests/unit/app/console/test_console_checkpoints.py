@@ -16,7 +16,7 @@ from app.contracts.manifest import GATE_REPORT_NAME
 from app.registry.checkpoint import describe_file
 
 if TYPE_CHECKING:
-    from conftest import Browser  # type: ignore[attr-defined]
+    from console_client import Browser
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import TOKEN
 from console_site import PLAN, Site
 
 from app.console.acts import ACTS
 from app.rollout.store import RolloutStore
 
 if TYPE_CHECKING:
-    from conftest import Browser  # type: ignore[attr-defined]
+    from console_client import Browser
 
 WHO = {"who": "ann", "why": "because"}
 
@@ -31,7 +32,7 @@ def at(browse: Callable[..., Browser], site: Site) -> Callable[..., Browser]:
     """A browser at a replica of the site, logged in."""
 
     def start(**options: object) -> Browser:
-        browser = browse(**{**site.options, "admin_token": "administrators", **options})
+        browser = browse(**{**site.options, "admin_token": TOKEN, **options})
         return browser.log_in() if options.get("admin_token", True) else browser
 
     return start

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fakes import completion
 
 if TYPE_CHECKING:
-    from conftest import Browser  # type: ignore[attr-defined]
+    from console_client import Browser
     from fakes import FakeEngine
 
 

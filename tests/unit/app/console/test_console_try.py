@@ -13,7 +13,7 @@ from fakes import FakeCalibration, FakeCheckpoint, FakeRelevance, completion
 from app.errors import RelevanceError
 
 if TYPE_CHECKING:
-    from conftest import Browser  # type: ignore[attr-defined]
+    from console_client import Browser
     from fakes import FakeEngine
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y> & {{7*7}}"
