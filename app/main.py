@@ -252,6 +252,7 @@ def create_app(
     _install_console(
         app,
         settings,
+        bearer=bearer,
         signals=signals,
         heads=heads,
         lineups=lineups,

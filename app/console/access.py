@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from app.console.session import COOKIE, LASTS_S, Session, Sessions
-from app.errors import BadRequestError, ForbiddenError, UnauthorizedError
+from app.errors import BadRequestError, ForbiddenError
 from app.http.body import read_body
-from app.telemetry import LOGGER
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
     from starlette.requests import Request
     from starlette.responses import Response
+
+    from app.http.bearer import Bearer
 
 PATH = "/console"
 FORM_TOKEN = "form_token"  # noqa: S105 -- the name of a field
@@ -49,12 +49,13 @@ class Access:
     """Lets in, or not.
 
     Args:
-        token: of the administrators; None: there is none.
+        bearer: what administrators carry; a wrong token counts there, wherever it is sent.
         timeout_s: seconds a form may take to arrive.
     """
 
-    def __init__(self, token: SecretStr | None, *, timeout_s: float) -> None:
-        self._sessions = Sessions(token.get_secret_value()) if token and token.get_secret_value() else None
+    def __init__(self, bearer: Bearer, *, timeout_s: float) -> None:
+        token = bearer.token.get_secret_value() if bearer.token else ""
+        self._bearer, self._sessions = bearer, Sessions(token) if token else None
         self._timeout_s = timeout_s
 
     @property
@@ -97,13 +98,12 @@ class Access:
         """Begin a session, in the cookie of a response.
 
         Raises:
-            UnauthorizedError: that is not the token; a line in the log says who has tried.
+            ForbiddenError: there is no token to be had.
+            UnauthorizedError: that is not the token, or its client has sent too many wrong ones.
         """
-        if self._sessions is None or not self._sessions.is_token(given):
-            client = request.client.host if request.client else "unknown"
-            fields = {"detail": f"POST {PATH}/login", "client": client}
-            LOGGER.warning("refused: not authorised", extra={"fields": fields})
-            raise UnauthorizedError("that is not the token of REWRITE_ADMIN_TOKEN")
+        self._bearer.check(request, given)
+        if self._sessions is None:
+            return
         response.set_cookie(
             COOKIE,
             self._sessions.begin(),

@@ -63,7 +63,7 @@ class Console:
             try:
                 self.access.log_in(request, response, fields.get("token", ""))
             except UnauthorizedError as error:
-                return await self._login(request, goes_on, problem=str(error))
+                return await self._login(request, goes_on, problem=error)
             return response
 
         return await self._answered(request, None, answer())
@@ -79,11 +79,13 @@ class Console:
         """GET /console/static/{name}: no secrets, and the page that asks for the token needs them."""
         return self.pages.file(name) or Response(status_code=404)
 
-    async def _login(self, request: Request, goes_on: str, problem: str | None = None) -> Response:
+    async def _login(
+        self, request: Request, goes_on: str, problem: UnauthorizedError | None = None
+    ) -> Response:
         if not self.access.asks or self.access.viewer(request) is not None:
             return self.pages.redirect(goes_on)
-        status = 401 if problem else 200
-        return await self.pages.page("login.html", None, http_status=status, next=goes_on, problem=problem)
+        status, told = (problem.status, str(problem)) if problem else (200, None)
+        return await self.pages.page("login.html", None, http_status=status, next=goes_on, problem=told)
 
     async def _answered(
         self, request: Request, viewer: Viewer | None, answer: Awaitable[Response]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.console.threads import Threads
+    from app.http.bearer import Bearer
     from app.logs import QueryFingerprint
     from app.rewrite.lineup import Lineups
     from app.rollout.replica import RolloutReplica
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def make_console(
     settings: Settings,
     *,
+    bearer: Bearer,
     signals: SignalService,
     heads: Heads,
     lineups: Lineups,
@@ -52,7 +54,7 @@ def make_console(
         }
 
     pages = Pages(common, threads)
-    access = Access(settings.admin_token, timeout_s=settings.body_timeout_s)
+    access = Access(bearer, timeout_s=settings.body_timeout_s)
     catalog = Catalog(settings)
     return Console(
         pages=pages,

@@ -47,34 +47,40 @@ class Bearer:
             UnauthorizedError: it carries none, or another one.
         """
         given = request.headers.get("authorization")
-        client = self.clients.name(request.scope)
         if given is None:
-            self._note("missing", request, client)
-        elif self.token is None:
-            self._note("wrong", request, client)
-            raise ForbiddenError(f"set {self.setting} to allow this")
-        elif (wait_s := self.failures.wait_s(client)) > 0:
-            self._note("blocked", request, client)
-            raise TooManyFailuresError("too many wrong tokens", retry_after_s=math.ceil(wait_s))
-        elif self._is_token(given):
-            return
-        else:
-            self.failures.take(client)
-            self._note("wrong", request, client)
-        raise UnauthorizedError(f"send the header `authorization: Bearer <{self.setting}>`")
-
-    def _is_token(self, given: str) -> bool:
-        """Compared in the same time whatever is given, its length included."""
+            self._note("missing", request)
+            raise UnauthorizedError(f"send the header `authorization: Bearer <{self.setting}>`")
         scheme, _, said = given.partition(" ")
-        expected = self.token.get_secret_value() if self.token else ""
-        # latin-1 is how header bytes became text, so this gives them back.
-        digests = (hashlib.sha256(said.strip().encode("latin-1")), hashlib.sha256(expected.encode()))
-        same = hmac.compare_digest(digests[0].digest(), digests[1].digest())
-        return scheme.lower() == "bearer" and same and bool(expected)
+        self.check(request, said.strip() if scheme.lower() == "bearer" else "")
 
-    def _note(self, cause: str, request: Request, client: str) -> None:
+    def check(self, request: Request, said: str) -> None:
+        """Let a request pass whose token is this, wherever it carries it; raises as `require` does."""
+        client = self.clients.name(request.scope)
+        if self.token is None:
+            self._note("wrong", request)
+            raise ForbiddenError(f"set {self.setting} to allow this")
+        if (wait_s := self.failures.wait_s(client)) > 0:
+            self._note("blocked", request)
+            raise TooManyFailuresError("too many wrong tokens", retry_after_s=math.ceil(wait_s))
+        if not self._is_token(said):
+            self.failures.take(client)
+            self._note("wrong", request)
+            raise UnauthorizedError(
+                f"that is not the token of {self.setting}: send `authorization: Bearer ...`"
+            )
+
+    def _is_token(self, said: str) -> bool:
+        """Compared in the same time whatever is said, its length included."""
+        expected = self.token.get_secret_value() if self.token else ""
+        digests = [hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in (said, expected)]
+        return hmac.compare_digest(*digests) and bool(expected)
+
+    def _note(self, cause: str, request: Request) -> None:
         self.metrics.refused_tokens.labels(cause).inc()
-        fields = {"detail": f"{request.method} {request.url.path[:128]}", "client": client}
+        fields = {
+            "detail": f"{request.method} {request.url.path[:128]}",
+            "client": self.clients.name(request.scope),
+        }
         LOGGER.warning("refused: not authorised", extra={"fields": fields})
 
 

@@ -74,6 +74,17 @@ def test_another_token_is_refused_and_logged(
     assert stranger.get("").status_code == 303
 
 
+def test_whoever_guesses_is_not_listened_to_for_a_while_at_any_door(stranger: Browser) -> None:
+    for _ in range(10):
+        assert stranger.post("/login", {"token": "a guess"}).status_code == 401
+    blocked = stranger.post("/login", {"token": TOKEN})
+    assert blocked.status_code == 429
+    assert "too many wrong tokens" in blocked.text
+    assert "set-cookie" not in blocked.headers
+    carried = {"authorization": f"Bearer {TOKEN}"}
+    assert stranger.client.post("/admin/checkpoints/activate", headers=carried).status_code == 429
+
+
 @pytest.mark.parametrize(
     "elsewhere",
     ["https://evil.example", "//evil.example", "/console/../x\\", "/v1", "/consolex", "javascript:x"],
