@@ -15,6 +15,7 @@ VLLM   := .venv-vllm
 RIVALS := .venv-rivals
 ORACLE := .venv-oracle
 CLIENTS := tests/clients_lane/node_modules
+AUDIT  := .venv-audit
 
 # The schemas of what is no part of Kubernetes, as its makers publish them.
 CRDS   := .crds
@@ -50,10 +51,10 @@ fuzz: $(VENV)/.test
 	for name in $$($(BIN)/python tests/fuzz/parsers.py); do \
 		$(BIN)/python tests/fuzz/parsers.py $$name -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
 
-# Known vulnerabilities of what the lock pins, by PyPI's advisory service: needs the internet.
-audit: $(VENV)/.test
-	$(PIP) --editable .[audit]
-	$(BIN)/python -m pip_audit --requirement requirements.lock --no-deps --disable-pip
+# Known vulnerabilities of what the lock pins, by PyPI's advisory service: needs the internet. What the service
+# does not know is an error too, not a pass.
+audit: $(AUDIT)/.done
+	$(AUDIT)/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -94,7 +95,7 @@ lock: $(VENV)/.test
 		| sed 's/+cpu$$//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) $(CLIENTS) $(CRDS) .cache build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(RIVALS) $(ORACLE) $(CLIENTS) $(CRDS) $(AUDIT) .cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -141,4 +142,9 @@ $(CLIENTS)/.done: tests/clients_lane/package.json
 $(ORACLE)/.done:
 	$(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/python -m pip install --quiet gbstats==0.8.0 pytest==9.2.0
+	touch $@
+
+$(AUDIT)/.done:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.10'
 	touch $@
