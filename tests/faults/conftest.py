@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from faults_page import declared
 from world import World, running_world
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SEEN = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", type=Path, metavar="FILE", help="write what the tests of faults have seen")
+    parser.addoption("--faults", type=Path, metavar="FILE", help="write there what is seen")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,7 +58,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if marker is not None and (call.when == "call" or report.outcome != "passed"):
         name = item.nodeid.partition("[")[0].removeprefix("tests/faults/")
         rows = item.config.stash[SEEN]
-        row = rows.setdefault(name, {"outcomes": {}, "facts": []})
+        row = rows.setdefault(name, {"measured": _where_and_when(), "outcomes": {}, "facts": []})
         row["outcomes"][report.outcome] = row["outcomes"].get(report.outcome, 0) + 1
         if facts := item.stash.get(FACTS, {}):
             row["facts"].append(facts)
@@ -68,9 +69,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path: Path | None = session.config.getoption("--faults", default=None)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        today, machine = datetime.now(UTC).date(), f"{os.cpu_count()} cores {platform.machine()}"
-        found = {"measured": f"{machine}, {today}", "faults": session.config.stash[SEEN]}
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = {**before, **session.config.stash[SEEN]}
+        rows = {name: found[name] for name in declared() if name in found}
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _where_and_when() -> str:
+    return f"{os.cpu_count()} cores {platform.machine()}, {datetime.now(UTC).date()}"
 
 
 @pytest.fixture(scope="session")

@@ -52,14 +52,15 @@ def page(found: dict[str, Any], rows: dict[str, tuple[str, str]]) -> str:
     """Render the table.
 
     Args:
-        found: what `conftest.py` writes: `measured` and `faults`.
+        found: what `conftest.py` writes, by test.
         rows: as `declared` has them.
     """
     lines = [
-        f"| {broken} | {promised} | {told(found['faults'][name])} | `{name.partition('::')[2]}` |"
+        f"| {broken} | {promised} | {told(found[name])} | `{name.partition('::')[2]}` |"
         for name, (broken, promised) in rows.items()
     ]
-    return f"{HEAD}{chr(10).join(lines)}\n\nMeasured on {found['measured']}.\n"
+    measured = "; ".join(sorted({row["measured"] for row in found.values()}))
+    return f"{HEAD}{chr(10).join(lines)}\n\nMeasured on {measured}.\n"
 
 
 def told(row: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ class Way:
     """The way to `target`, a port of this machine. What is changed holds for open connections too.
 
     `latency_s` is added to each piece in either direction, `bytes_per_s` bounds each on the way back.
-    While `silent`, connections are taken and nothing goes either way; while `torn`, they are reset at once.
+    After `silence`, connections are taken and nothing goes either way; after `tear`, they are reset at once.
     """
 
     target: int

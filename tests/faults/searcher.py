@@ -1,7 +1,7 @@
 """A search backend in a thread: it asks, reports clicks, and remembers everything, to be judged at the end.
 
 It does as one with a load balancer: a request that a replica does not answer with 200 in time is sent once
-more, to the other one. A search has failed where that fails too.
+more, to the other one, if there is one. A search has failed where that fails too.
 """
 
 from __future__ import annotations
@@ -86,13 +86,11 @@ class Searcher:
         urls: of the replicas.
         expected: (weights digest, path, query) -> rewrites, of all checkpoints that may answer.
         events: whether each answer is followed by a click.
-        deadline_ms: of each search; None: the service's own.
     """
 
     urls: Sequence[str]
     expected: Expected
     events: bool = True
-    deadline_ms: int | None = None
     searches: list[Search] = field(default_factory=list)
     to_report: list[dict[str, Any]] = field(default_factory=list)
     acknowledged: set[str] = field(default_factory=set)
@@ -187,8 +185,6 @@ class Searcher:
         path = SIGNALS if number // len(QUERIES) % 2 else REWRITE
         query = QUERIES[number % len(QUERIES)]
         body = asked(path, query)
-        if self.deadline_ms is not None:
-            body["deadline_ms"] = self.deadline_ms
         began = time.monotonic()
         answer, failures = await self._post(session, number, path, body)
         tries = len(failures) + (answer is not None)
