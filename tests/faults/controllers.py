@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -69,6 +70,10 @@ class Controller:
             command = ["faketime", "-f", self.ahead, *command]
         self.process = subprocess.Popen(command, env=environment)
 
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -78,11 +83,14 @@ class Controller:
 
 @contextmanager
 def deciding(*controllers: Controller) -> Iterator[None]:
-    """Start them one after the other, each when a lease is held; they are gone at the end."""
+    """Start them, the first one alone until it holds the lease; all are up then, and gone at the end."""
+    first, *others = controllers
     try:
-        for controller in controllers:
+        first.start()
+        wait_until(lambda: holder(first.database) is not None, within_s=60)
+        for controller in others:
             controller.start()
-            wait_until(lambda: holder(controllers[0].database) is not None)
+            wait_until(controller.listens, within_s=60)
         yield
     finally:
         for controller in controllers:

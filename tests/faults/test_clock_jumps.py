@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from controllers import Controller, begin, deciding, prepare, state
+from controllers import Controller, begin, deciding, holder, prepare, state
 from searcher import QUERIES, REWRITE, asked
 from waiting import wait_until
 from world import World, learn, make_registry, settings, started
@@ -85,8 +85,10 @@ def test_a_lease_by_a_wrong_clock_holds_nobody_up(tmp_path: Path, ahead: str, se
     prepare(database)
     wrong, right = (Controller(database, tmp_path / "registry", clock) for clock in (ahead, "+0"))
     with deciding(wrong, right):
+        held = holder(database)
         wrong.kill()
         killed = time.monotonic()
         begin(database)
         wait_until(lambda: state(database) == "running", within_s=60)
+        assert holder(database) != held
     seen["note"] = f"{ahead}: the other one decided {time.monotonic() - killed:.1f} s after"
