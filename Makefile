@@ -114,8 +114,7 @@ $(VENV)/.test: pyproject.toml requirements.lock | $(VENV)/bin/python
 $(CRDS)/.done:
 	mkdir -p $(CRDS)
 	if command -v npm; then npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CRDS) \
-		@kubernetes-models/prometheus-operator@6.0.0; fi
-	touch $@
+		@kubernetes-models/prometheus-operator@6.0.0 && touch $@; fi
 
 # vLLM's CPU build. Beside the CPU build of torch, the three libraries that it brings along do not load.
 $(VLLM)/.test: pyproject.toml requirements-vllm.lock

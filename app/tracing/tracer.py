@@ -93,7 +93,7 @@ class Tracer:
         found: dict[str, Any] = {
             "http.request.method": method,
             "http.route": route,
-            "http.response.status_code": status,
+            "http.response.status_code": status or None,  # 0: the caller left before there was one
             "url.path": path,
             "url.scheme": scope["scheme"],
             "network.protocol.version": scope["http_version"],
