@@ -102,6 +102,7 @@ def drive(scenario: Scenario, load: Load) -> dict[str, Any]:
         digests = {name: one.weights_digest for name, one in servers.checkpoints.items()}
         rules = dict(wrong_versions(journeys.history, happened, digests, expected))
         found["wrong_version"] = float(sum(rules.values()))
+        found["canary_answers"] = float(len(journeys.history.get("canary", ())))
         found["told_apart_ratio"] = told_apart(expected)
         found["judged_answers"] = float(sum(map(len, journeys.history.values())))
     width_s = max(STEP_S * scale, 1.0)

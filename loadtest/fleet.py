@@ -93,6 +93,11 @@ class Server:
         if self.process is not None:
             resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
 
+    def readiness(self) -> dict[str, Any]:
+        """What it says of itself. It blocks."""
+        with urllib.request.urlopen(f"{self.url}/readyz", timeout=PATIENCE_S) as answer:  # noqa: S310
+            return dict(json.loads(answer.read()))
+
     def ask(self, path: str, body: Mapping[str, object]) -> tuple[int, dict[str, Any]]:
         """Post something as an administrator; return status and answer. It blocks."""
         headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}

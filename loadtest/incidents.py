@@ -137,12 +137,17 @@ def _registry_back(fleet: Fleet, _to: str) -> None:
     (fleet.folder / "checkpoints.away").rename(fleet.folder / "checkpoints")
 
 
-def _disk(most_bytes: int) -> Callable[[Fleet, str], None]:
-    def limit(fleet: Fleet, _to: str) -> None:
-        for server in fleet.servers:
-            server.limit_files(most_bytes)
+def _disk_full(fleet: Fleet, _to: str) -> None:
+    for server in fleet.servers:
+        server.limit_files(MB)
 
-    return limit
+
+def _disk_free(fleet: Fleet, _to: str) -> str | None:
+    """Refused where the disk has not been full for the canary, or it would not have been fetched."""
+    loaded = [server.name for server in fleet.servers if server.readiness()["rollouts"]["canary"]]
+    for server in fleet.servers:
+        server.limit_files(-1)
+    return f"{', '.join(loaded)} had fetched the canary" if loaded else None
 
 
 DEEDS: Mapping[Deed, Callable[[Fleet, str], str | None]] = {
@@ -163,6 +168,6 @@ DEEDS: Mapping[Deed, Callable[[Fleet, str], str | None]] = {
     "replica_start": lambda fleet, _to: fleet.servers[-1].start(),
     "registry_away": _registry_away,
     "registry_back": _registry_back,
-    "disk_full": _disk(MB),
-    "disk_free": _disk(-1),
+    "disk_full": _disk_full,
+    "disk_free": _disk_free,
 }
