@@ -42,5 +42,5 @@ def test_a_failure_is_told() -> None:
     assert told({"outcomes": {"passed": 1}, "facts": [one, {**one, "degraded_s": 0.5}]}) == (
         "as promised; 20 searches, 0 failed, 0 wrong; 6 answered by the other replica; "
         "4 without a rewrite, 1.5 s at a stretch at most; 18 events acknowledged, each counted once; "
-        "a \\| b; a \\| b"
+        "a \\| b"
     )

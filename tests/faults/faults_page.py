@@ -83,7 +83,7 @@ def told(row: dict[str, Any]) -> str:
             words.append(f"{total['acknowledged']:,} events acknowledged, each counted once")
         if total["refused"]:
             words.append(f"{total['refused']:,} reports refused or unanswered, and sent again")
-    words += [fact["note"] for fact in row["facts"] if "note" in fact]
+    words += dict.fromkeys(fact["note"] for fact in row["facts"] if "note" in fact)
     return "; ".join(words).replace("|", "\\|").replace("\n", " ")
 
 
