@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from app.rollout.plan import read_plan
 from app.rollout.schema import upgrade
 from app.rollout.store import RolloutStore
 from app.rollout.tables import LEASES
+from training.canary.processes import _libfaketime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ margin = 0.1
 
 @dataclass
 class Controller:
-    """One of those that may decide; `ahead` moves its clock by so much (as `faketime` reads it)."""
+    """One of those that may decide; `ahead` moves its clock by so much (as libfaketime reads it)."""
 
     database: str
     registry: Path
@@ -61,14 +63,15 @@ class Controller:
         environment = {
             **os.environ,
             **{f"REWRITE_{name}": str(value) for name, value in values.items()},
-            # See training/canary/processes.py.
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
-        command = [sys.executable, "-m", "app.cli", "control"]
-        if self.ahead != "+0":
-            command = ["faketime", "-f", self.ahead, *command]
-        self.process = subprocess.Popen(command, env=environment)
+        if self.ahead != "+0":  # see training/canary/processes.py
+            environment |= {
+                "LD_PRELOAD": str(_libfaketime()),
+                "FAKETIME": self.ahead,
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+            }
+        self.process = subprocess.Popen([sys.executable, "-m", "app.cli", "control"], env=environment)
 
     def listens(self) -> bool:
         with socket.socket() as probe:
@@ -90,6 +93,7 @@ def deciding(*controllers: Controller) -> Iterator[None]:
         wait_until(lambda: holder(first.database) is not None, within_s=60)
         for controller in others:
             controller.start()
+        for controller in controllers:
             wait_until(controller.listens, within_s=60)
         yield
     finally:
@@ -99,11 +103,22 @@ def deciding(*controllers: Controller) -> Iterator[None]:
 
 def holder(url: str) -> str | None:
     """Who may decide; None: nobody was ever asked."""
+    return None if (lease := _lease(url)) is None else lease[0]
+
+
+def ends_in_s(url: str) -> float:
+    """In how many seconds the lease runs out, by this process's clock."""
+    lease = _lease(url)
+    assert lease is not None
+    return lease[1] - time.time()
+
+
+def _lease(url: str) -> tuple[str, float] | None:
     database = Database(url)
     try:
         with database.begin() as connection:
-            found: str | None = connection.scalar(select(LEASES.c.holder))
-            return found
+            row = connection.execute(select(LEASES.c.holder, LEASES.c.until)).first()
+            return None if row is None else (row.holder, row.until)
     finally:
         database.close()
 

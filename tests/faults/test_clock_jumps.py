@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from controllers import Controller, begin, deciding, prepare, state
+from controllers import Controller, begin, deciding, ends_in_s, prepare, state
 from searcher import QUERIES, REWRITE, asked
 from waiting import wait_until
 from world import World, learn, make_registry, settings, started
@@ -81,13 +81,15 @@ def test_a_cache_and_its_tokens_outlive_a_jump(tmp_path: Path, seen: dict[str, A
 @pytest.mark.parametrize("ahead", ["+1d", "-1d"])
 def test_a_lease_by_a_wrong_clock_holds_nobody_up(tmp_path: Path, ahead: str, seen: dict[str, Any]) -> None:
     make_registry(str(tmp_path / "registry"))
-    # Whose clock is that of who asks. While both live they take turns: each transition has one winner anyway.
+    # Whose clock is that of who asks. While both live they take turns: each transition has one winner.
     database = f"sqlite:///{tmp_path / 'rollouts.db'}"
     prepare(database)
     wrong, right = (Controller(database, tmp_path / "registry", clock) for clock in (ahead, "+0"))
-    with deciding(wrong, right):
-        wrong.kill()
-        killed = time.monotonic()
-        begin(database)
-        wait_until(lambda: state(database) == "running", within_s=60)
+    with deciding(wrong):
+        assert abs(ends_in_s(database)) > DAY_S / 2
+        with deciding(right):
+            wrong.kill()
+            killed = time.monotonic()
+            begin(database)
+            wait_until(lambda: state(database) == "running", within_s=60)
     seen["note"] = f"{ahead}: the other one decided {time.monotonic() - killed:.1f} s after"
