@@ -23,9 +23,9 @@ from typing import Any
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
 from app.registry.place import Place
 from app.registry.store import Registry
+from loadtest.proxy import Way, way_to
 from loadtest.scenarios import Scenario
 from loadtest.sibling import make_sibling
-from loadtest.slow_proxy import SlowProxy, slow_proxy
 from training.canary.postgres import PostgresServer, running_postgres
 from training.canary.processes import free_port, until
 
@@ -163,7 +163,7 @@ class Fleet:
     address: str = ""
     redis: Redis | None = None
     postgres: PostgresServer | None = None
-    proxy: SlowProxy | None = None
+    proxy: Way | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -191,7 +191,7 @@ def fleet(scenario: Scenario, folder: Path, common: Mapping[str, object]) -> Ite
             made.postgres = stack.enter_context(running_postgres())
             made.database = url = made.postgres.database()
             if scenario.slow_store:
-                made.proxy = stack.enter_context(slow_proxy(made.postgres.port))
+                made.proxy = stack.enter_context(way_to(made.postgres.port))
                 url = url.replace(f":{made.postgres.port}/", f":{made.proxy.port}/")
         settings = {
             "rollouts": url,

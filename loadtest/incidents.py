@@ -114,7 +114,7 @@ def _postgres_start(fleet: Fleet, _to: str) -> None:
 def _store(delay_s: float) -> Callable[[Fleet, str], None]:
     def slow(fleet: Fleet, _to: str) -> None:
         if fleet.proxy is not None:
-            fleet.proxy.delay_s = delay_s
+            fleet.proxy.latency_s = delay_s
 
     return slow
 

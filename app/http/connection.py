@@ -32,6 +32,8 @@ Cause = Literal[
 ]
 # Connections beyond the limit that are still told so, and may ask for health; any more are cut off unheard.
 TOLD_SO = 32
+# Files that are no connection of a client's: logs, store, Redis, a fleet, checkpoints; and those told so.
+_OTHER_FILES = 100 + TOLD_SO
 # Requests that may wait on one connection for those before; clients of today send none ahead.
 _MAX_PIPELINED = 64
 # A body sent a byte at a time has 5 bytes of framing for each.
@@ -70,10 +72,14 @@ _SLOW = _Refusal("too_slow", 408, "headers_timeout", "headers: not received in t
 _PIPELINED = _Refusal("pipelined", 429, "overloaded", "too many requests sent ahead on one connection")
 
 
-def limited(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
-    """The protocol for `uvicorn.Config(http=...)`, bounded as the settings say."""
+def limited(settings: Settings, metrics: Metrics, *, files: int | None) -> type[asyncio.Protocol]:
+    """The protocol for `uvicorn.Config(http=...)`, bounded as the settings say.
+
+    `files` is how many the process may have open, of which each connection is one; None: any number.
+    """
+    most = settings.max_connections
     limits = Limits(
-        max_connections=settings.max_connections,
+        max_connections=most if files is None else max(min(most, files - _OTHER_FILES), 1),
         max_header_bytes=settings.max_header_bytes,
         max_headers=settings.max_headers,
         max_url_bytes=settings.max_url_bytes,

@@ -42,7 +42,6 @@ class DrainingServer(uvicorn.Server):
         """Remember the loop on which to drain."""
         self._loop = asyncio.get_running_loop()
         map_big_blocks()
-        _take_all_files()
         await super().startup(sockets=sockets)
         # What has been loaded stays: full collections need not look at it again, at the cost of a request.
         gc.collect()
@@ -65,8 +64,8 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _take_all_files() -> None:
-    """Raise the soft limit of open files to the hard one.
+def _take_all_files() -> int | None:
+    """Raise the soft limit of open files to the hard one; return it, None where it is not known.
 
     Each connection is one. The soft limit is often 1024, for programs that use select(), and there idle
     connections would keep all others out.
@@ -77,6 +76,8 @@ def _take_all_files() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        return most if most != resource.RLIM_INFINITY else None
+    return None
 
 
 class _NoTraceback(logging.Filter):
@@ -97,7 +98,7 @@ def make_server(app: FastAPI, settings: Settings) -> DrainingServer:
         app,
         host=settings.host,
         port=settings.port,
-        http=limited(settings, app.state.metrics),
+        http=limited(settings, app.state.metrics, files=_take_all_files()),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -94,12 +94,12 @@ class HttpSettings(BaseSettings):
         description="Seconds a client may take to send its body; then 408. 5: a slow mobile link needs 1.",
     )
     max_connections: int = Field(
-        default=900,
+        default=16_384,
         ge=1,
         description=(
-            "Connections open at a time; more get /livez, /readyz and /metrics, else 503. 900: below the "
-            "1,024 open files of a plain Linux process, and more than REWRITE_MAX_INFLIGHT and "
-            "REWRITE_MAX_WAITING can use."
+            "Connections open at a time, fewer where the system allows fewer open files; more get /livez, "
+            "/readyz and /metrics, else 503. 16,384: pools of many idle ones are common, and 10,000 took "
+            "90 MB (docs/faults.md)."
         ),
     )
     max_header_bytes: int = Field(

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fleet import MODEL, FleetProcess, running_fleet
-from proxy import Way, way_to
 from searcher import searching
 from world import judge_searches, learn, settings, started
 
 from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from loadtest.proxy import Way, way_to
 from loadtest.sibling import make_sibling
 from training.canary.processes import Replica
 

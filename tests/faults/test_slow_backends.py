@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from controllers import PLAN
-from proxy import Way, way_to
 from s3_server import s3_server
 from searcher import searching
 from waiting import wait_until
 from world import World, judge, learn, make_registry, settings, started
 
 from app.registry.checkpoint import load_checkpoint
+from loadtest.proxy import Way, way_to
 from training.canary.checkpoints import twin
 from training.canary.processes import Replica
 from training.canary.service import Service

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from proxy import Way, way_to
 from redis_server import RedisServer, running_redis
 from searcher import QUERIES, REWRITE, SIGNALS, Searcher, asked, said, searching
 from sqlalchemy import func, select
@@ -19,6 +18,7 @@ from app.registry.place import Place
 from app.registry.store import Registry
 from app.rollout.database import Database
 from app.rollout.tables import COUNTS, EVENTS
+from loadtest.proxy import Way, way_to
 from training.canary.postgres import PostgresServer, running_postgres
 from training.canary.processes import Replica
 from training.canary.service import TOKEN
@@ -139,6 +139,7 @@ def settings(folder: Path, **options: object) -> dict[str, object]:
         "breaker_open_s": 0.2,
         "cache_entries": 0,
         "body_timeout_s": 2,
+        "header_timeout_s": 300,  # connections that are idle stay so
         **options,
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ports import free_port
 
 from loadtest.client import Client, Reply
-from loadtest.slow_proxy import slow_proxy
+from loadtest.proxy import way_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,10 +73,10 @@ def test_only_a_refusal_that_says_when_to_come_again_is_shed() -> None:
 def test_a_slow_store_is_late_by_as_much_as_is_told() -> None:
     async def scenario() -> None:
         async with replica("200 OK", {"who": 1}) as one:
-            with slow_proxy(one) as proxy:
+            with way_to(one) as proxy:
                 (found,) = await asked(proxy.port)
                 assert found.body == {"who": 1}
-                began, proxy.delay_s = asyncio.get_running_loop().time(), 0.1
+                began, proxy.latency_s = asyncio.get_running_loop().time(), 0.1
                 (found,) = await asked(proxy.port)
                 assert found.body == {"who": 1}
                 # A chunk there and one back: it cannot be faster, however fast the machine.
@@ -86,6 +86,6 @@ def test_a_slow_store_is_late_by_as_much_as_is_told() -> None:
 
 
 def test_a_proxy_before_nobody_ends_the_connection() -> None:
-    with slow_proxy(free_port()) as proxy:
+    with way_to(free_port()) as proxy:
         (found,) = asyncio.run(asked(proxy.port))
         assert found.status == 0

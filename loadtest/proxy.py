@@ -7,10 +7,8 @@ import socket
 import struct
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from ports import free_port
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -28,7 +26,7 @@ class Way:
     """
 
     target: int
-    port: int = field(default_factory=free_port)
+    port: int = 0  # it is dealt one when it starts
     latency_s: float = 0.0
     bytes_per_s: float | None = None
     torn: bool = False
@@ -41,13 +39,16 @@ class Way:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self) -> None:
+        """Return when it listens."""
         self._thread.start()
         self._do(self._serve())
 
     def silence(self) -> None:
+        """Let nothing through until `speak`."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def speak(self) -> None:
+        """Let through again, what waits too."""
         self._loop.call_soon_threadsafe(self._open.set)
 
     def tear(self) -> None:
@@ -61,6 +62,7 @@ class Way:
         self.speak()
 
     def stop(self) -> None:
+        """Cut all connections; return when the thread has ended."""
         self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -73,10 +75,10 @@ class Way:
         self._open = asyncio.Event()
         self._open.set()
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         self._connections.add(task)
         self._sockets.add(writer)
         there = None
