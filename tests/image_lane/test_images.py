@@ -155,11 +155,11 @@ def test_a_node_of_a_ray_cluster_takes_jobs(train: Image) -> None:
 
 
 def test_for_a_gpu_there_is_a_compiler_and_a_word_about_what_is_missing(serve_gpu: Image) -> None:
-    """What Triton asks for, and that without vLLM it says so; with it, it has not been built here."""
+    """What Triton asks for, and a word where CUDA is missing; with its wheels it has not been built."""
     assert serve_gpu.config["User"] == "10001:10001"
     assert serve_gpu.environment["REWRITE_ENGINE"] == "vllm"
     source = "echo 'int main(void){return 0;}' > /tmp/a.c && gcc /tmp/a.c -o /tmp/a && /tmp/a"
     assert status(serve_gpu, "sh", "-c", source) == 0
     done = subprocess.run(serve_gpu.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "corewrite[vllm]" in done.stderr
+    assert "for CUDA install onnxruntime-gpu" in done.stderr
