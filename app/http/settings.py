@@ -99,7 +99,7 @@ class HttpSettings(BaseSettings):
         description=(
             "Connections open at a time, fewer where the system allows fewer open files; more get /livez, "
             "/readyz and /metrics, else 503. 16,384: pools of many idle ones are common, and 10,000 took "
-            "90 MB (docs/faults.md)."
+            "some 100 MB (docs/faults.md)."
         ),
     )
     max_header_bytes: int = Field(
