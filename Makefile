@@ -40,7 +40,7 @@ test-oracle: $(ORACLE)/.done
 test-clients: $(VENV)/.test $(CLIENTS)/.done
 	$(BIN)/python -m pytest --confcutdir tests/clients_lane tests/clients_lane $(PYTEST_ARGS)
 
-# The image `serve`, built and run in a clean root. As root, with buildah and debootstrap (apt-get install ...).
+# The images, built and run in a clean root. As root, with buildah and debootstrap (apt-get install ...).
 test-image: $(VENV)/.test
 	$(BIN)/python -m pytest tests/image_lane $(PYTEST_ARGS)
 
