@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ports import free_port
+from s3fs import S3FileSystem
 from waiting import wait_until
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
     """Start one; yields its endpoint."""
+    # Clients are kept by their arguments, and where the server is they take from the environment.
+    S3FileSystem.clear_instance_cache()
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -32,3 +35,4 @@ def s3_server() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+        S3FileSystem.clear_instance_cache()

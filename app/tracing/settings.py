@@ -7,11 +7,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
+from app.credentials import PublicUrl
+
 
 class TracingSettings(BaseSettings):
     """A part of `app.settings.Settings`."""
 
-    traces: str | None = Field(
+    traces: PublicUrl | None = Field(
         default=None,
         description=(
             "URL of a collector that takes OTLP over HTTP, such as `http://collector:4318`; `/v1/traces` is "

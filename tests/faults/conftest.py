@@ -79,7 +79,7 @@ def _where_and_when() -> str:
     return f"{os.cpu_count()} cores {platform.machine()}, {datetime.now(UTC).date()}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running_world(tmp_path_factory.mktemp("world")) as world:
         yield world

@@ -71,7 +71,7 @@ def command(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_settings_that_are_asked_for_are_there() -> None:
     assert {"admin_token", "events_token", "exposure_key", "rollouts", "redis_url"} <= set(SECRETS)
-    assert {"registry", "openai_url", "relevance_url"} == set(PLAIN_URLS)
+    assert {"registry", "openai_url", "relevance_url", "traces"} == set(PLAIN_URLS)
     assert all(isinstance(getattr(Settings(**VALUES), name), SecretStr) for name in SECRETS)
 
 
