@@ -25,6 +25,8 @@ Where searches are told of, a search backend has asked without pause while the f
 click for each answer, and has judged every single answer and every event at the end. "Without a rewrite" are
 answers with the original alone and a reason that means a failure: too late, or no engine.
 
+Random and mutated requests: [results/fuzz](../results/fuzz/README.md), by `make fuzz`.
+
 | broken | promised | seen | test |
 |---|---|---|---|
 """
