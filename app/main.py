@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -370,6 +370,7 @@ def _find_checkpoint(settings: Settings, checkpoint_id: str) -> ServedCheckpoint
     return find_checkpoint(folder, checkpoint_id, signers=settings.signers)
 
 
+@cache
 def _version() -> str:
     try:
         return version("corewrite")

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.rollout import LAUNCH
+
 if TYPE_CHECKING:
     from app.rollout.orders import Orders
 
-LAUNCH = Path(__file__).parents[1] / "rollout" / "launch.toml"
 
 _HELP = {
     "pause": "keep the canary's share as it is; harm still goes back",

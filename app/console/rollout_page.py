@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from app.console.access import PATH
 from app.console.acts import ACTS, agrees, open_acts, said, seen_of
 from app.console.rollout_view import metrics_of
 from app.errors import BadRequestError, CorewriteError, ForbiddenError, RolloutError
+from app.rollout import LAUNCH
 from app.rollout.traffic import ASKED
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from app.console.pages import Pages
     from app.console.threads import Threads
     from app.rollout.replica import RolloutReplica
-    from app.rollout.state import Deployment, Rollout
+    from app.rollout.state import Rollout
     from app.rollout.traffic import Traffic
 
-LAUNCH = Path(__file__).parents[1] / "rollout" / "launch.toml"
 REFRESH_S = 5
 MOST_LINES = 100
 """Of the history, the last ones."""
@@ -139,15 +138,7 @@ class RolloutPage:
             says=said(ACTS[act], rollout),
             rollout=rollout,
             seen=seen_of(rollout),
-            fields={
-                "who": "",
-                "why": "",
-                "checkpoint": "",
-                "name": "",
-                "ungated": "",
-                **fields,
-                "plan": plan,
-            },
+            fields={**_FIELDS, **fields, "plan": plan},
             choices=choices,
         )
 
@@ -158,12 +149,9 @@ class RolloutPage:
         metrics = metrics_of(status["rollout"], looks) if status["rollout"] else []
         return {"status": status, "metrics": metrics, "history": orders.history()[: -MOST_LINES - 1 : -1]}
 
-    def _deployment(self) -> Deployment:
-        assert self.rollouts is not None  # noqa: S101 -- as above
-        return self.rollouts.orders.store.deployment()
-
     def _latest(self) -> Rollout | None:
-        return self._deployment().latest
+        assert self.rollouts is not None  # noqa: S101 -- as above
+        return self.rollouts.orders.store.deployment().latest
 
     def _do(self, act: str, fields: dict[str, str], who: str, why: str) -> None:
         """Raises CorewriteError where it cannot be done; it blocks."""

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.console.access import PATH, Viewer
-from app.errors import CorewriteError, OverloadedError, UnauthorizedError
+from app.errors import CorewriteError, UnauthorizedError
+from app.http.errors import retry_after
 
 if TYPE_CHECKING:
     from app.console.access import Access
@@ -85,7 +86,9 @@ class Console:
         if not self.access.asks or self.access.viewer(request) is not None:
             return self.pages.redirect(goes_on)
         status, told = (problem.status, str(problem)) if problem else (200, None)
-        return await self.pages.page("login.html", None, http_status=status, next=goes_on, problem=told)
+        page = await self.pages.page("login.html", None, http_status=status, next=goes_on, problem=told)
+        page.headers.update(retry_after(problem) if problem else {})
+        return page
 
     async def _answered(
         self, request: Request, viewer: Viewer | None, answer: Awaitable[Response]
@@ -97,8 +100,7 @@ class Console:
             response = await self.pages.page(
                 "error.html", viewer, http_status=error.status, problem=str(error)
             )
-            if isinstance(error, OverloadedError):
-                response.headers["retry-after"] = str(error.retry_after_s)
+            response.headers.update(retry_after(error))
             return response
 
 

@@ -50,6 +50,13 @@ class TooManyFailuresError(UnauthorizedError):
         self.retry_after_s = retry_after_s
 
 
+def retry_after(error: CorewriteError) -> dict[str, str]:
+    """The header that says when to come again, where an error knows."""
+    if isinstance(error, OverloadedError | TooManyFailuresError):
+        return {"retry-after": str(error.retry_after_s)}
+    return {}
+
+
 def wire_error(error: CorewriteError) -> dict[str, str]:
     """The JSON object of an error; also what stands in a batch in place of an answer."""
     return {"error": error.code, "detail": str(error)}
@@ -78,10 +85,7 @@ def error_answer(scope: Scope, error: CorewriteError) -> Response:
         exchange.log["error"] = error.code
         shed = isinstance(error, OverloadedError)
         exchange.metrics.count_request("shed" if shed else "invalid" if error.status < 500 else "failed")  # noqa: PLR2004
-    headers = None
-    if isinstance(error, OverloadedError | TooManyFailuresError):
-        headers = {"retry-after": str(error.retry_after_s)}
-    return _response(error.status, wire_error(error), headers)
+    return _response(error.status, wire_error(error), retry_after(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

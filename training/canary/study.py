@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from app.commands.rollout import LAUNCH
+from app.rollout import LAUNCH
 from app.rollout.assignment import BUCKETS, Split
 from app.rollout.evidence import CANARY, MEASURES, Period
 from app.rollout.plan import Plan, read_plan

@@ -12,7 +12,8 @@ import pytest
 from small_checkpoint import write_checkpoint
 
 from app.cli import main
-from app.commands.rollout import LAUNCH, add_rollout
+from app.commands.rollout import add_rollout
+from app.rollout import LAUNCH
 from app.rollout.assignment import BUCKETS
 from app.rollout.counts import CountStore
 from app.rollout.database import Database

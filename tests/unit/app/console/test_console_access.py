@@ -80,6 +80,7 @@ def test_whoever_guesses_is_not_listened_to_for_a_while_at_any_door(stranger: Br
     blocked = stranger.post("/login", {"token": TOKEN})
     assert blocked.status_code == 429
     assert "too many wrong tokens" in blocked.text
+    assert int(blocked.headers["retry-after"]) >= 1
     assert "set-cookie" not in blocked.headers
     carried = {"authorization": f"Bearer {TOKEN}"}
     assert stranger.client.post("/admin/checkpoints/activate", headers=carried).status_code == 429

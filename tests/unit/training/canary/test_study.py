@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.commands.rollout import LAUNCH
+from app.rollout import LAUNCH
 from app.rollout.assignment import BUCKETS, Split
 from app.rollout.evidence import CANARY, MEASURES, STABLE, Period, members
 from app.rollout.plan import Plan, read_plan
