@@ -1,32 +1,25 @@
-"""Rows over actors of Ray Data: Ray started without a word, and ended whatever happens.
+"""Rows over actors of Ray Data, in a process of its own that ends with the call, whatever happens.
 
 A cluster needs corewrite installed on its nodes, and the same files at the same paths.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from contextlib import contextmanager
+import pickle
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from app.errors import CorewriteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-# Enough for queries; Ray's own choice is a third of the machine's memory.
-OBJECT_STORE_BYTES = 256 * 1024 * 1024
 _PATIENCE_S = 30.0
-# Read by Ray when it is imported or started.
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ side writes advice to standard error
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +39,15 @@ class Workers:
     address: str | None = None
 
 
+class Work(NamedTuple):
+    """What Ray is told; see `run_on_actors`."""
+
+    actor: type
+    arguments: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    workers: Workers
+
+
 def run_on_actors(
     actor: type,
     arguments: Mapping[str, Any],
@@ -58,79 +60,55 @@ def run_on_actors(
     What a killed actor was given is done again by another.
 
     Args:
-        actor: called with columns of one row, answers with columns.
-        arguments: the actors are made with.
+        actor: called with columns of one row, answers with columns; of a module that can be imported.
+        arguments: the actors are made with; picklable, as rows and answers are.
         rows: what there is to do.
         workers: who does it.
         on_row: what it raises ends the run.
 
     Raises:
-        CorewriteError: Ray is missing or cannot start, or GPUs are missing.
+        CorewriteError: Ray is missing, cannot start or ended too early, or GPUs are missing.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray  # noqa: PLC0415 -- takes seconds, and who does not ask for it need not install it
-        import ray.data  # noqa: PLC0415
-    except ImportError as error:
-        raise CorewriteError("--engine ray needs the package ray: install corewrite[ray]") from error
-    here: dict[str, Any] = {
-        "num_cpus": workers.count * workers.threads,
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-    }
-    try:
-        with _hushed():
-            ray.init(
-                workers.address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if workers.address else here),
-            )
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        resources: Callable[[], dict[str, float]] = ray.cluster_resources
-        gpu = _gpu_of_each(workers, resources().get("GPU", 0))
-        done = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map_batches(
-            actor,
-            fn_constructor_kwargs=dict(arguments),
-            batch_size=1,
-            concurrency=min(workers.count, len(rows)),
-            num_cpus=workers.threads,
-            num_gpus=gpu,
+    with _Driver() as driver:
+        for row in driver.answers(Work(actor, arguments, rows, workers)):
+            on_row(row)
+
+
+class _Driver:
+    """The process that talks to Ray."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "app.ray_driver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # Ray's advice; what matters comes as an answer
+            start_new_session=True,  # Ctrl-C is for this process, which then ends that one
         )
+        return self
+
+    def answers(self, work: Work) -> Iterator[dict[str, Any]]:
+        tell, told = self._process.stdin, self._process.stdout
+        assert tell is not None  # noqa: S101 -- it is a pipe
+        assert told is not None  # noqa: S101 -- and this
         try:
-            for row in done.iter_rows():
-                on_row(row)
-        finally:
-            # It ends with its thread, before Ray does: on a busy machine that took this process with it.
-            del done
-            for thread in threading.enumerate():
-                if thread.name.startswith("StreamingExecutor"):
-                    thread.join(_PATIENCE_S)
-    finally:
-        ray.shutdown()
+            pickle.dump(work, tell)
+            tell.flush()
+            while isinstance(answer := pickle.load(told), dict):  # noqa: S301 -- our own process
+                yield answer
+        except (BrokenPipeError, EOFError) as error:
+            raise CorewriteError(
+                f"Ray's process ended with status {self._process.wait()} before the work was done; "
+                "its logs are in /tmp/ray/session_latest/logs"
+            ) from error
+        if answer is not None:
+            raise answer
 
-
-def _gpu_of_each(workers: Workers, there: float) -> int:
-    if workers.gpus == "none" or (workers.gpus == "some" and not there):
-        return 0
-    if there < workers.count:
-        raise CorewriteError(
-            f"{workers.count} workers take a GPU each, and Ray sees {there:g}: ask for fewer"
-        )
-    return 1
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Nothing that this process writes to its standard error is seen; exceptions are as ever."""
-    # Told by its variable to be quiet, Ray's C++ side says aloud that it was told so.
-    shown = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-        os.close(nowhere)
+    def __exit__(self, *_: object) -> None:
+        with self._process as process, suppress(BrokenPipeError):
+            if process.stdin:
+                process.stdin.close()
+            try:
+                process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)

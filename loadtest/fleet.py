@@ -6,12 +6,10 @@ They are fresh, on free ports, in a folder of their own, and gone at the end, ho
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -27,7 +25,7 @@ from loadtest.proxy import Way, way_to
 from loadtest.scenarios import Scenario
 from loadtest.sibling import make_sibling
 from training.canary.postgres import PostgresServer, running_postgres
-from training.canary.processes import free_port, until
+from training.canary.processes import Replica, free_port
 
 TOKEN = "of servers that live for this load"  # noqa: S105
 PATIENCE_S = 60.0
@@ -36,57 +34,19 @@ MB = 1_000_000
 
 
 @dataclass
-class Server:
-    """One replica; `start` and `kill` may alternate, its port stays.
+class Server(Replica):
+    """One replica, whose clock is the machine's.
 
     Args:
-        name: of its log, and of the file that crashes its engine.
-        folder: of both.
-        settings: of the service, by name.
-        crashable: its engine dies while `crash` is there; such a server is `training.canary.crashing`.
+        crashable: its engine dies while the file `crashing` says so.
     """
 
-    name: str
-    folder: Path
-    settings: Mapping[str, object]
     crashable: bool = False
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int | None:
         """Of its process, while it runs."""
         return self.process.pid if self.process else None
-
-    @property
-    def crash(self) -> Path:
-        """While this file names the checkpoint's folder, the engine dies whenever it is asked."""
-        return self.folder / f"{self.name}.crash"
-
-    def start(self) -> None:
-        """Return when it is ready. Raises ProcessError where it will not be."""
-        values = {"port": self.port, **self.settings}
-        told = {f"REWRITE_{name.upper()}": _as_text(value) for name, value in values.items()}
-        command = ["-m", "app.cli", "serve"]
-        if self.crashable:
-            command = ["-m", "training.canary.crashing", str(self.crash)]
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 -- our own
-                [sys.executable, *command], env={**os.environ, **told}, stdout=log, stderr=log
-            )
-        until(self._is_ready, self.process)
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it, by default at once, as a machine that is gone."""
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait()
-            self.process = None
 
     def limit_files(self, most_bytes: int) -> None:
         """Let no file of it grow beyond: what writes to a full disk sees the same error. -1: no limit."""
@@ -108,12 +68,12 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as answer:  # noqa: S310 -- our own
-                return bool(answer.status == OK)
-        except (urllib.error.URLError, OSError):
-            return False
+    def _module(self) -> list[str]:
+        return super()._module() if self.crashable else ["app.cli", "serve"]
+
+    def _moved_clock(self) -> dict[str, str]:
+        # A library between the process and each look at its clock costs time.
+        return {}
 
 
 @dataclass
@@ -215,7 +175,7 @@ def fleet(scenario: Scenario, folder: Path, common: Mapping[str, object]) -> Ite
             }
         crashable = any(incident.do == "engine_crash" for incident in scenario.incidents)
         for number in range(scenario.replicas):
-            server = Server(f"replica-{number + 1}", folder, settings, crashable)
+            server = Server(f"replica-{number + 1}", folder, settings, crashable=crashable)
             made.servers.append(server)
             stack.callback(server.kill)
             server.start()
@@ -240,7 +200,3 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Checkpoint], str]:
         for seed, name in enumerate(("first", "second"), start=1)
     }
     return made, Registry(Place.at(str(folder / "registry"))).push(made["second"].path)
-
-
-def _as_text(value: object) -> str:
-    return str(value) if not isinstance(value, bool) else str(value).lower()

@@ -121,12 +121,12 @@ def _store(delay_s: float) -> Callable[[Fleet, str], None]:
 
 def _engine_crash(fleet: Fleet, _to: str) -> None:
     for server in fleet.servers:
-        server.crash.write_text("default", encoding="ascii")
+        server.crashing.write_text("default", encoding="ascii")
 
 
 def _engine_heal(fleet: Fleet, _to: str) -> None:
     for server in fleet.servers:
-        server.crash.unlink()
+        server.crashing.unlink()
 
 
 def _registry_away(fleet: Fleet, _to: str) -> None:

@@ -21,7 +21,7 @@ from app.rollout.plan import read_plan
 from app.rollout.schema import upgrade
 from app.rollout.store import RolloutStore
 from app.rollout.tables import LEASES
-from training.canary.processes import _libfaketime
+from training.canary.processes import WALL_CLOCK_ALONE, libfaketime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,13 +64,9 @@ class Controller:
             **os.environ,
             **{f"REWRITE_{name}": str(value) for name, value in values.items()},
         }
-        if self.ahead != "+0":  # see training/canary/processes.py
-            environment |= {
-                "LD_PRELOAD": str(_libfaketime()),
-                "FAKETIME": self.ahead,
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-            }
+        if self.ahead != "+0":
+            moved = {"LD_PRELOAD": str(libfaketime()), "FAKETIME": self.ahead}
+            environment |= {**moved, **WALL_CLOCK_ALONE}
         self.process = subprocess.Popen([sys.executable, "-m", "app.cli", "control"], env=environment)
 
     def listens(self) -> bool:

@@ -3,7 +3,8 @@
     python samplers.py FOLDER HAPPENS
 
 FOLDER gets a copy of the default checkpoint as the policy, and found.json with both. HAPPENS: `kill`, a
-worker in the middle of a batch is killed; `no_weights`, the policy has none when the workers start.
+worker in the middle of a batch is killed; `kill_driver`, the process that talks to Ray is; `no_weights`, the
+policy has none when the workers start.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def rated(sampler: Sampler, policy: Path, done: Any = lambda: None) -> list[list
     return sampler(Draw(policy, 3, "sample"), INSTANCES, done)
 
 
-def working() -> list[int]:
-    """Workers in the middle of a batch, by what Ray calls their processes then."""
+def working(happens: str) -> list[int]:
+    """Workers in the middle of a batch, by what Ray calls their processes then, or who talks to Ray."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -52,19 +53,21 @@ def working() -> list[int]:
             mine = f"MARK={os.environ['MARK']}".encode() in (process / "environ").read_bytes()
         except OSError:
             continue
-        if mine and title.startswith(b"ray::MapWorker") and b"submit" in title:
+        worker = title.startswith(b"ray::MapWorker") and b"submit" in title
+        if mine and (b"app.ray_driver" in title if happens == "kill_driver" else worker):
             found.append(int(process.name))
     return found
 
 
 class Kill:
-    """Kills one worker as soon as one is seen to work, after the first batch."""
+    """Kills one as soon as one is seen to work, after the first batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, happens: str) -> None:
+        self.happens = happens
         self.killed: int | None = None
 
     def __call__(self) -> None:
-        if self.killed is None and (pids := working()):
+        if self.happens != "no_weights" and self.killed is None and (pids := working(self.happens)):
             self.killed = pids[0]
             os.kill(self.killed, signal.SIGKILL)
 
@@ -84,12 +87,11 @@ def main() -> None:
     here = rated(LocalSampler(config.sampling, make_rater(), threads=1), policy)
     if happens == "no_weights":
         (policy / "model.safetensors").write_bytes(b"")
-    kill, heard = Kill(), []
+    kill, heard = Kill(happens), []
 
     def done() -> None:
         heard.append(1)
-        if happens == "kill":
-            kill()
+        kill()
 
     try:
         there = rated(remote, policy, done)

@@ -1,7 +1,6 @@
 """Rollouts on a real Ray cluster of two workers, with the models of the package.
 
-In a process of its own, as the command runs: Ray's imports warn of deprecated things, which fails a test run,
-and it starts processes and exit handlers, which have no place in one.
+In a process of its own, as the command runs, which can be told from others by its environment.
 """
 
 from __future__ import annotations
@@ -50,3 +49,9 @@ def test_what_a_worker_finds_out_is_a_typed_error(tmp_path: Path) -> None:
     found = samplers(tmp_path, "no_weights")
     assert found["error"].startswith("EngineUnavailableError: ")
     assert "model.safetensors" in found["error"]
+
+
+def test_ray_that_ends_without_a_word_is_a_typed_error(tmp_path: Path) -> None:
+    """Ray ends the process that talks to it by exit() where it thinks that it must."""
+    found = samplers(tmp_path, "kill_driver")
+    assert found["error"].startswith("CorewriteError: Ray's process ended with status -9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from http import HTTPStatus
 from pathlib import Path
 
 PATIENCE_S = 120.0
+WALL_CLOCK_ALONE = {
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as for a real clock that somebody sets
+    # Else waits for Python's lock do not end in time, and a thread may wait seconds for its turn.
+    "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+}
+"""How libfaketime is to move a clock."""
 
 
 class ProcessError(Exception):
@@ -75,23 +82,22 @@ class Replica:
         return self.folder / f"{self.name}.clock"
 
     def start(self) -> None:
-        """Return when it is ready."""
-        self.move_clock(0)
+        """Return when it is ready. Raises ProcessError where it will not be."""
         values = {"port": self.port, **self.settings}
-        environment = {
-            **os.environ,
-            **{f"REWRITE_{name.upper()}": str(value) for name, value in values.items()},
-            **self._clock_by_file(),
-        }
+        told = {f"REWRITE_{name.upper()}": str(value) for name, value in values.items()}
         with (self.folder / f"{self.name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "training.canary.crashing", str(self.crashing)]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603
+            self.process = subprocess.Popen(  # noqa: S603 -- our own
+                [sys.executable, "-m", *self._module()],
+                env={**os.environ, **told, **self._moved_clock()},
+                stdout=log,
+                stderr=log,
+            )
         until(self._is_ready, self.process)
 
-    def kill(self) -> None:
-        """At once, as a machine that is gone."""
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it, by default at once, as a machine that is gone."""
         if self.process is not None:
-            self.process.kill()
+            self.process.send_signal(number)
             self.process.wait()
             self.process = None
 
@@ -101,24 +107,24 @@ class Replica:
         Raises:
             ProcessError: what moves clocks is not installed.
         """
-        if seconds and _libfaketime() is None:
+        if seconds and libfaketime() is None:
             raise ProcessError("no libfaketime: apt-get install faketime")
         part = self._clock.with_suffix(".part")
         part.write_text(f"{seconds:+d}\n", encoding="ascii")
         part.replace(self._clock)
 
-    def _clock_by_file(self) -> dict[str, str]:
-        library = _libfaketime()
+    def _module(self) -> list[str]:
+        """What is run, with its arguments."""
+        return ["training.canary.crashing", str(self.crashing)]
+
+    def _moved_clock(self) -> dict[str, str]:
+        """Environment in which `move_clock` has an effect."""
+        self.move_clock(0)
+        library = libfaketime()
         if library is None:
             return {}
-        return {
-            "LD_PRELOAD": library,
-            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as for a real clock that somebody sets
-            # Else waits for Python's lock do not end in time, and a thread may wait seconds for its turn.
-            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-        }
+        file = {"FAKETIME_TIMESTAMP_FILE": str(self._clock), "FAKETIME_CACHE_DURATION": "1"}
+        return {"LD_PRELOAD": library, **file, **WALL_CLOCK_ALONE}
 
     def _is_ready(self) -> bool:
         try:
@@ -128,7 +134,7 @@ class Replica:
             return False
 
 
-def _libfaketime() -> str | None:
+def libfaketime() -> str | None:
     """Where Debian has it (apt-get install faketime)."""
     if shutil.which("faketime") is None:
         return None
