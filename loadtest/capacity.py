@@ -3,7 +3,7 @@
 From CPU seconds per request, as `make load` has measured them on one machine (results/load/load.json). A
 replica is three threads: the event loop, the engine's, the relevance model's. At a utilisation of u,
 
-    rate of a replica = u / max(loop, engine, relevance, (loop + engine + relevance) / cores)
+    rate of a replica = u / max(loop, engine + waiting, relevance, (loop + engine + relevance) / cores)
 
 in rewrites per second, each with its share of hits, misses and signals calls. Linear in everything: beyond
 one machine it is an extrapolation, which nobody has measured.
@@ -16,7 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,19 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds that one request takes of each thread of a replica."""
+    """CPU seconds that one request takes of each thread of a replica.
+
+    Args:
+        loop_s: of the event loop.
+        engine_s: of the engine.
+        relevance_s: of the relevance model.
+        waiting_s: of nobody: the engine has work and waits for the event loop (for Python's lock).
+    """
 
     loop_s: float = 0.0
     engine_s: float = 0.0
     relevance_s: float = 0.0
+    waiting_s: float = 0.0
 
     @property
     def total_s(self) -> float:
@@ -54,11 +62,13 @@ class Costs:
         hit: of a rewrite that the cache has.
         miss: of one that it has not, by the width of the beam.
         signals: of a signals call whose rewrite and documents are known, by the number of candidates.
+        waits: share of the event loop's time for which the engine waits, by the width of the beam.
     """
 
     hit: Cost
     miss: Mapping[int, Cost]
     signals: Mapping[int, Cost]
+    waits: Mapping[int, float]
 
     def of_signals(self, candidates: float) -> Cost:
         """On the line through the fewest and the most candidates that were measured."""
@@ -115,14 +125,15 @@ def demand(costs: Costs, mix: Mix) -> Cost:
         known = ", ".join(map(str, sorted(costs.miss)))
         raise ValueError(f"no cost of a beam of {mix.beam_width} was measured, only of {known}")
     rewrites = Cost().plus(costs.hit, mix.hit_ratio).plus(costs.miss[mix.beam_width], 1 - mix.hit_ratio)
-    return rewrites.plus(costs.of_signals(mix.candidates), mix.signals) if mix.signals else rewrites
+    both = rewrites.plus(costs.of_signals(mix.candidates), mix.signals) if mix.signals else rewrites
+    return replace(both, waiting_s=costs.waits[mix.beam_width] * both.loop_s)
 
 
 def saturation(wanted: Cost, *, cores: float) -> tuple[float, str]:
     """Return the requests per second at which one replica is full, and what is full then."""
     seconds = {
         "event loop": wanted.loop_s,
-        "engine": wanted.engine_s,
+        "engine": wanted.engine_s + wanted.waiting_s,
         "relevance model": wanted.relevance_s,
         "cores": wanted.total_s / cores,
     }
@@ -168,7 +179,14 @@ def read_costs(told: Mapping[str, Any]) -> Costs:
         kind: {int(size): cost(one) for size, one in told["costs"][kind].items()}
         for kind in ("miss", "signals")
     }
-    return Costs(cost(told["costs"]["hit"]), by["miss"], by["signals"])
+    waits = {int(width): _waits(one) for width, one in told["costs"]["miss"].items()}
+    return Costs(cost(told["costs"]["hit"]), by["miss"], by["signals"], waits)
+
+
+def _waits(misses: Mapping[str, float]) -> float:
+    # The loop that measured misses always had work for the engine. Where that computed for less than all of
+    # the time, it waited for the event loop: of two cores 1.2 were busy.
+    return min(max(1 / misses["per_s"] - misses["engine_s"], 0.0) / misses["loop_s"], 1.0)
 
 
 def gpu_rows(results: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from loadtest.capacity import PRICE_PER_CORE_HOUR, Mix, Need, demand, need, read_costs
+from loadtest.capacity import PRICE_PER_CORE_HOUR, Costs, Mix, Need, demand, need, read_costs
 
 Told = Mapping[str, Any]
 OVERVIEW = (
@@ -21,7 +21,10 @@ OVERVIEW = (
     ("events lost", "events_lost", "{:.0f}"),
     ("wrong version", "wrong_version", "{:.0f}"),
 )
-CHECKED = ("trace", "hits predicted", "measured", "requests/s predicted", "measured", "predicted / measured")
+CHECKED = (
+    *("trace", "hits predicted", "measured", "CPU ms predicted", "measured"),
+    *("requests/s predicted", "measured", "predicted / measured"),
+)
 EXTRAPOLATED_PER_S = 100_000.0
 HIT_RATIOS = (0.0, 0.5, 0.8, 0.95)
 CORES, UTILISATION, ZONES = 2, 0.6, 3
@@ -50,7 +53,7 @@ def _head(told: Told) -> str:
     short = "" if scale == 1 else f" **All times are shortened to {scale:g}: a trial, and no result.**"
     return f"""# Load
 
-`make load` writes this ({told["at"][:10]}, at {told["commit"]}, {told["machine"]}); generator and
+`make load` writes this (last {told["at"][:10]}, at {told["commit"]}, {told["machine"]}); generator and
 servers share these cores.{short} Arrivals are Poisson by schedule, whatever is answered (open loop);
 latencies count from the intended start. A journey is a rewrite, a thought, signals with the same query_id,
 a thought, events. Queries: {told["corpus"]}. Rates are shares of {unit["journeys_per_s"]:.1f} journeys/s,
@@ -79,9 +82,10 @@ def _scenario(one: Told, drawn: Sequence[str]) -> str:
         ]
         for found in one["findings"]
     ]
+    rate = f"a rate of 1 is {one['unit_per_s']:.1f} journeys/s"
     lines = [
         f"## {one['name']}: {one['verdict']}",
-        f"{_sentence(one['why'])} {one['seconds']:.0f} s; a rate of 1 is {one['unit_per_s']:.1f} journeys/s.",
+        f"{_sentence(one['why'])} {one['seconds']:.0f} s; {rate}; at {one['commit']}.",
     ]
     if one["incidents"]:
         lines.append("\n".join(_incident(incident) for incident in one["incidents"]))
@@ -125,11 +129,12 @@ def _capacity(told: Told) -> str:
     ]
     return f"""## Capacity
 
-CPU milliseconds of one request, by thread, from closed loops of one kind (`loadtest/costs.py`):
+CPU milliseconds of one request, by thread, from closed loops of one kind (`loadtest/costs.py`). The engine
+{_waits(costs)}
 
 {_table(["request", "event loop", "engine", "relevance model", "of the generator"], _costs(told["costs"]))}
 
-Rewrites alone, at a small cache, that no cost was measured with: the hit ratio by Che's approximation,
+Rewrites alone, at a cache of 200, that no cost was measured with: the hit ratio by Che's approximation,
 saturation by the model ([docs/capacity.md](../../docs/capacity.md)), and what a closed loop then got.
 
 {_table(CHECKED, _checks(told))}
@@ -144,6 +149,11 @@ others.
 GPU: {"; ".join(told.get("gpu", ())) or "not measured"}."""
 
 
+def _waits(costs: Costs) -> str:
+    shares = (f"{share:.0%} of that (beam of {width})" for width, share in sorted(costs.waits.items()))
+    return f"waits while the event loop computes, for {' or '.join(shares)}."
+
+
 def _costs(costs: Told) -> Iterable[list[str]]:
     named = {"rewrite, in the cache": costs["hit"]}
     named |= {f"rewrite, generated, beam of {width}": one for width, one in costs["miss"].items()}
@@ -156,9 +166,11 @@ def _costs(costs: Told) -> Iterable[list[str]]:
 def _checks(told: Told) -> Iterable[list[str]]:
     for one in told.get("checks", ()):
         yield [
-            f"Zipf({one['exponent']:g}) over {one['queries']:,}, {one['cache_entries']} cached",
+            f"Zipf({one['exponent']:g}) over {one['queries']:,}, beam of {one['beam_width']}",
             f"{one['predicted_hit_ratio']:.1%}",
             f"{one['measured_hit_ratio']:.1%}",
+            f"{one['predicted_cpu_s'] * 1000:.2f}",
+            f"{one['measured_cpu_s'] * 1000:.2f}",
             f"{one['predicted_per_s']:.1f}",
             f"{one['measured_per_s']:.1f}",
             f"{one['predicted_per_s'] / one['measured_per_s']:.2f}",

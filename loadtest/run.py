@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load = dataclasses.replace(load, unit_per_s=told["unit"]["journeys_per_s"])
         results = {one["name"]: one for one in told.get("scenarios", ())}
         for scenario in (one for one in scenarios.scenario if one.name in chosen):
-            results[scenario.name] = result = _run(scenario, load, slos)
+            results[scenario.name] = result = {**_run(scenario, load, slos), "commit": told["commit"]}
             _say(result)
             if scenario.name == "ramp" and result.get("saturation_per_s"):
                 found = float(result["saturation_per_s"])

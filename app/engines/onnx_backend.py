@@ -41,6 +41,8 @@ class OnnxBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # A plan of its memory for each shape that comes by, kept for good: rows times lengths of them.
+        options.enable_mem_pattern = False
         # Threads may spin within a run, not between runs: an idle engine must not burn a core.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _KEEP_ALIVE_S = 75
 # Answers are written within milliseconds of leaving admission; this only bounds clients that do not read.
 _CLOSE_TIMEOUT_S = 5
+# For so long a thread that computes in Python may keep the others waiting. At Python's own 5 ms the engine,
+# whose steps take a few, waited for the event loop for a fifth of the time (docs/capacity.md).
+_SWITCH_S = 0.0001
 
 
 class DrainingServer(uvicorn.Server):
@@ -42,6 +46,7 @@ class DrainingServer(uvicorn.Server):
         """Remember the loop on which to drain."""
         self._loop = asyncio.get_running_loop()
         map_big_blocks()
+        sys.setswitchinterval(_SWITCH_S)
         await super().startup(sockets=sockets)
         # What has been loaded stays: full collections need not look at it again, at the cost of a request.
         gc.collect()

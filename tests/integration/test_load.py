@@ -129,6 +129,30 @@ def test_a_trickle_is_answered_right_through_a_swap_and_a_fault(tmp_path: Path) 
     assert _left_over(tmp_path) == []
 
 
+def test_costs_are_measured_and_held_against_other_loads(tmp_path: Path) -> None:
+    words = command(tmp_path, "costs", "--scale", "0.03")
+    with_relevance = SCENARIOS.replace('relevance = "none"', 'relevance = "onnx"')
+    (tmp_path / "scenarios.toml").write_text(with_relevance, encoding="utf-8")
+    done = subprocess.run(
+        words, env=environment(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    file = tmp_path / "out" / "load.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    costs = told["costs"]
+    assert costs["hit"]["loop_s"] > 0
+    assert all(one["loop_s"] > 0 and one["engine_s"] > 0 for one in costs["miss"].values())
+    assert all(one["relevance_s"] > one["loop_s"] > 0 for one in costs["signals"].values())
+    assert len(told["checks"]) == 4
+    assert all(min(one["measured_per_s"], one["predicted_per_s"]) > 0 for one in told["checks"])
+    assert "predicted / measured" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+    asked = ["--rate", "1000", "--hit-ratio", "0.8", "--costs", str(file)]
+    said = subprocess.check_output([sys.executable, "-m", "loadtest.capacity", *asked], cwd=ROOT, text=True)
+    assert "1,000 rewrites/s take" in said
+    assert _left_over(tmp_path) == []
+
+
 def test_told_to_end_it_takes_its_servers_along(tmp_path: Path) -> None:
     words = command(tmp_path, "replica_killed")
     errors = tmp_path / "errors"

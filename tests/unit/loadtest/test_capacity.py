@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,17 @@ COSTS = Costs(
     hit=Cost(loop_s=0.001),
     miss={1: Cost(0.002, 0.004), 4: Cost(0.002, 0.018)},
     signals={20: Cost(0.002, 0.0, 0.020), 50: Cost(0.005, 0.0, 0.050)},
+    waits={1: 0.5, 4: 0.0},
 )
 TOLD = {
     "machine": "2 cores",
     "commit": "abc",
     "costs": {
         "hit": {"loop_s": 0.001, "per_s": 900.0, "generator_s": 0.001},
-        "miss": {"1": {"loop_s": 0.002, "engine_s": 0.004}, "4": {"loop_s": 0.002, "engine_s": 0.018}},
+        "miss": {
+            "1": {"loop_s": 0.002, "engine_s": 0.004, "per_s": 200.0},
+            "4": {"loop_s": 0.002, "engine_s": 0.018, "per_s": 60.0},
+        },
         "signals": {
             "20": {"loop_s": 0.002, "relevance_s": 0.020},
             "50": {"loop_s": 0.005, "relevance_s": 0.050},
@@ -69,6 +74,7 @@ def test_a_width_that_was_not_measured_is_refused() -> None:
     [
         (Cost(0.010, 0.004, 0.0), 2, (100.0, "event loop")),
         (Cost(0.001, 0.020, 0.002), 2, (50.0, "engine")),
+        (Cost(0.006, 0.005, 0.0, waiting_s=0.003), 2, (125.0, "engine")),
         (Cost(0.001, 0.002, 0.025), 4, (40.0, "relevance model")),
         (Cost(0.010, 0.010, 0.010), 2, (1 / 0.015, "cores")),
         (Cost(0.010, 0.005, 0.005), 1, (50.0, "cores")),
@@ -100,7 +106,18 @@ def test_what_was_never_measured_is_said_to_be_so() -> None:
 
 
 def test_costs_are_read_as_they_are_written() -> None:
-    assert read_costs(TOLD) == COSTS
+    found = read_costs(TOLD)
+    assert found.waits == {1: pytest.approx(0.5), 4: 0.0}  # 5 ms for 4 of the engine; 17 ms for 18
+    assert replace(found, waits=COSTS.waits) == COSTS
+
+
+def test_an_engine_waits_for_the_loop_and_never_for_more_than_the_loop_computes() -> None:
+    wanted = demand(COSTS, Mix(0.75, signals=0.0, beam_width=1))
+    assert wanted.waiting_s == pytest.approx(0.5 * (0.75 * 0.001 + 0.25 * 0.002))
+    assert wanted.total_s == pytest.approx(0.00125 + 0.001)  # who waits takes no CPU
+    slow = json.loads(json.dumps(TOLD))
+    slow["costs"]["miss"]["1"]["per_s"] = 10.0
+    assert read_costs(slow).waits[1] == 1.0
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ def scenario(name: str, verdict: str, **changes: Any) -> dict[str, Any]:
     told = {
         "name": name,
         "why": "to see",
+        "commit": "def",
         "verdict": verdict,
         "unit_per_s": 7.5,
         "seconds": 60.0,
@@ -59,13 +60,16 @@ def told(*scenarios: dict[str, Any], **changes: Any) -> dict[str, Any]:
 SWAP = {"do": "swap", "to": "second", "start_s": 10.0, "end_s": 10.5, "refused": None, "as_meant": True}
 COSTS = {
     "hit": {"loop_s": 0.001, "generator_s": 0.001},
-    "miss": {"1": {"loop_s": 0.002, "engine_s": 0.004}, "4": {"loop_s": 0.002, "engine_s": 0.018}},
+    "miss": {
+        "1": {"loop_s": 0.002, "engine_s": 0.004, "per_s": 200.0},
+        "4": {"loop_s": 0.002, "engine_s": 0.018, "per_s": 55.0},
+    },
     "signals": {"20": {"loop_s": 0.002, "relevance_s": 0.02}, "50": {"loop_s": 0.005, "relevance_s": 0.05}},
 }
 CHECK = {
-    "name": "popular queries", "queries": 2000, "exponent": 1.2, "cache_entries": 200,
-    "predicted_hit_ratio": 0.8, "measured_hit_ratio": 0.79, "bound_by": "engine", "predicted_per_s": 90.0,
-    "measured_per_s": 100.0 }  # fmt: skip
+    "queries": 2000, "exponent": 1.2, "beam_width": 4, "predicted_hit_ratio": 0.8, "measured_hit_ratio": 0.79,
+    "bound_by": "engine", "predicted_cpu_s": 0.002, "measured_cpu_s": 0.0025,
+    "predicted_per_s": 90.0, "measured_per_s": 100.0 }  # fmt: skip
 
 
 def test_a_page_says_where_how_and_what_came_of_it() -> None:
@@ -77,7 +81,7 @@ def test_a_page_says_where_how_and_what_came_of_it() -> None:
     assert "saturated by ramp (a closed loop: 8.0)" in said
     assert "| ramp | **PASS** | 5.2 | 50.000% |" in said
     assert "## swap: FAIL" in said
-    assert "To see. 60 s; a rate of 1 is 7.5 journeys/s." in said
+    assert "To see. 60 s; a rate of 1 is 7.5 journeys/s; at def." in said
     assert "| answered_ratio | 0.5 | ≥ 0.999 | 200 | **broken** |" in said
     assert "- at 10.0 s: swap to second, done after 0.5 s" in said
     assert said.index("![saturation](saturation.png)") < said.index("## ramp")
@@ -106,7 +110,10 @@ def test_incidents_that_went_astray_and_rules_that_were_broken_stand_out() -> No
 def test_capacity_is_extrapolated_and_says_so() -> None:
     said = page(told(costs=COSTS, checks=[CHECK]), [])
     assert "| rewrite, generated, beam of 4 | 2.00 | 18.00 | 0.00 | 0.00 |" in said
-    assert "| Zipf(1.2) over 2,000, 200 cached | 80.0% | 79.0% | 90.0 | 100.0 | 0.90 |" in said
+    assert "| Zipf(1.2) over 2,000, beam of 4 | 80.0% | 79.0% | 2.00 | 2.50 | 90.0 | 100.0 | 0.90 |" in said
+    assert (
+        "waits while the event loop computes, for 50% of that (beam of 1) or 9% of that (beam of 4)." in said
+    )
     assert "**100,000 rewrites/s, extrapolated**: nobody has measured it" in said
     assert "GPU: not measured." in said
 
