@@ -49,7 +49,7 @@ fuzz: $(VENV)/.test
 	$(PIP) --editable .[fuzz]
 	$(BIN)/python tests/fuzz/campaign.py --requests $(FUZZ_REQUESTS)
 	for name in $$($(BIN)/python tests/fuzz/parsers.py); do \
-		$(BIN)/python tests/fuzz/parsers.py $$name -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit 1; done
+		$(BIN)/python tests/fuzz/parsers.py $$name -max_total_time=$(FUZZ_SECONDS) -max_len=8192 || exit 1; done
 
 # Known vulnerabilities of what the lock pins, by PyPI's advisory service: needs the internet. What the service
 # does not know is an error too, not a pass.

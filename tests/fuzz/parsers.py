@@ -25,7 +25,7 @@ SEEDS: dict[str, bytes] = {
     "events": b'{"events": [{"query_id": "q", "action_name": "click", "exposure": "AQ"}]}',
     "trace": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "timeout": b"250",
-    "exposure": b"AQAAAAEAAAAAeNAAAAAAAAAAAAA",
+    "exposure": b"AQAAAAEAAQEABQYqyW0_u-e29aA",  # signed, for another query_id
     "manifest": (ROOT / "app" / "registry" / "default" / "manifest.json").read_bytes(),
     "shared_entry": (
         b'{"key":"k","weights_digest":"w","checkpoint_id":"c","rewrites":[],"reason":"guard","drops":{}}'
@@ -116,7 +116,11 @@ def main() -> int:
 
     with atheris.instrument_imports(include=["app"]):
         target = targets()[sys.argv[1]]
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], target)
+    # From nothing it never comes to JSON or a signed word. What leads further is kept here, for the next time.
+    corpus = ROOT / ".cache" / "fuzz" / sys.argv[1]
+    corpus.mkdir(parents=True, exist_ok=True)
+    (corpus / "seed").write_bytes(SEEDS[sys.argv[1]])
+    atheris.Setup([sys.argv[0], *sys.argv[2:], str(corpus)], target)
     atheris.Fuzz()
     return 0
 
