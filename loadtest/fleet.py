@@ -9,6 +9,7 @@ import json
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -25,7 +26,7 @@ from loadtest.proxy import Way, way_to
 from loadtest.scenarios import Scenario
 from loadtest.sibling import make_sibling
 from training.canary.postgres import PostgresServer, running_postgres
-from training.canary.processes import Replica, free_port
+from training.canary.processes import Replica, free_port, libfaketime
 
 TOKEN = "of servers that live for this load"  # noqa: S105
 PATIENCE_S = 60.0
@@ -35,13 +36,15 @@ MB = 1_000_000
 
 @dataclass
 class Server(Replica):
-    """One replica, whose clock is the machine's.
+    """One replica.
 
     Args:
         crashable: its engine dies while the file `crashing` says so.
+        clocked: its clock can be moved; else it is the machine's.
     """
 
     crashable: bool = False
+    clocked: bool = False
 
     @property
     def pid(self) -> int | None:
@@ -73,7 +76,7 @@ class Server(Replica):
 
     def _moved_clock(self) -> dict[str, str]:
         # A library between the process and each look at its clock costs time.
-        return {}
+        return super()._moved_clock() if self.clocked else {}
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Fleet:
         checkpoints: `first`, which serves at the start, and `second`, where there are two.
         database: URL of the store, past any proxy.
         address: of the second one in the registry.
+        idlers: connections that only stand there, and what they are to hear.
     """
 
     folder: Path
@@ -124,6 +128,7 @@ class Fleet:
     redis: Redis | None = None
     postgres: PostgresServer | None = None
     proxy: Way | None = None
+    idlers: list[tuple[socket.socket, bytes | None]] = field(default_factory=list)
 
     @property
     def pids(self) -> list[int]:
@@ -175,7 +180,9 @@ def fleet(scenario: Scenario, folder: Path, common: Mapping[str, object]) -> Ite
             }
         crashable = any(incident.do == "engine_crash" for incident in scenario.incidents)
         for number in range(scenario.replicas):
-            server = Server(f"replica-{number + 1}", folder, settings, crashable=crashable)
+            server = Server(
+                f"replica-{number + 1}", folder, settings, crashable=crashable, clocked=scenario.moves_clocks
+            )
             made.servers.append(server)
             stack.callback(server.kill)
             server.start()
@@ -186,6 +193,7 @@ def missing(scenario: Scenario) -> list[str]:
     """Programs that a scenario needs and this machine lacks."""
     found = {
         "redis-server": shutil.which("redis-server"),
+        "faketime": libfaketime(),
         "initdb": shutil.which("initdb") or next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None),
     }
     return [program for program in scenario.needs if not found[program]]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
 
 from loadtest.fleet import MB, OK, Fleet, Server
 from loadtest.scenarios import Deed, Incident
-from training.canary.processes import ProcessError
+from training.canary.processes import ProcessError, until
 
 SLOW_S = 0.1
 """Of each chunk to and from the store: some hundred milliseconds a transaction, as from another country."""
+IDLERS = 500
+"""For each replica; tests/faults has ten thousand."""
+TOO_SLOW = b"HTTP/1.1 408"
+PATIENCE_S = 10.0
+HALF_AN_HOUR_S = 1_800
 WHO = "the load"
 PLAN = """
 # Half of the clients at once, and nothing decides on it: the load takes it back itself.
@@ -150,6 +159,52 @@ def _disk_free(fleet: Fleet, _to: str) -> str | None:
     return f"{', '.join(loaded)} had fetched the canary" if loaded else None
 
 
+def _clock(seconds: int) -> Callable[[Fleet, str], None]:
+    """Returns as soon as each server's clock is there, by the date of its answers; to the half of an hour."""
+
+    def moved(server: Server) -> bool:
+        with urllib.request.urlopen(f"{server.url}/livez", timeout=PATIENCE_S) as answer:  # noqa: S310 -- our own
+            told = parsedate_to_datetime(answer.headers["date"]).timestamp()
+        return abs(told - time.time() - seconds) < HALF_AN_HOUR_S
+
+    def move(fleet: Fleet, _to: str) -> None:
+        for server in fleet.servers:
+            server.move_clock(seconds)
+            until(partial(moved, server), server.process)
+
+    return move
+
+
+def _connect(begun: bytes, answer: bytes | None) -> Callable[[Fleet, str], None]:
+    """Connections that send so much and then nothing; by the time of `disconnect` they have that answer."""
+
+    def connect(fleet: Fleet, _to: str) -> None:
+        for server in fleet.servers:
+            for _ in range(IDLERS):
+                idler = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
+                fleet.idlers.append((idler, answer))
+                idler.sendall(begun)
+
+    return connect
+
+
+def _disconnect(fleet: Fleet, _to: str) -> str | None:
+    astray = [heard for idler, answer in fleet.idlers if (heard := _heard(idler)) != answer]
+    for idler, _ in fleet.idlers:
+        idler.close()
+    fleet.idlers.clear()
+    return f"{len(astray)} of the idle connections have heard otherwise, as {astray[0]!r}" if astray else None
+
+
+def _heard(idler: socket.socket) -> bytes | None:
+    """What it was told at first; nothing, b"", where it was closed, None where it stands there still."""
+    idler.settimeout(0)
+    try:
+        return idler.recv(len(TOO_SLOW))
+    except BlockingIOError:
+        return None
+
+
 DEEDS: Mapping[Deed, Callable[[Fleet, str], str | None]] = {
     "swap": _swap,
     "rollout_start": _rollout_start,
@@ -170,4 +225,12 @@ DEEDS: Mapping[Deed, Callable[[Fleet, str], str | None]] = {
     "registry_back": _registry_back,
     "disk_full": _disk_full,
     "disk_free": _disk_free,
+    "clock_ahead": _clock(86_400),
+    "clock_back": _clock(-86_400),
+    "clock_right": _clock(0),
+    "connect_idle": _connect(b"", None),
+    "connect_slow": _connect(
+        b"POST /v1/rewrite HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{", TOO_SLOW
+    ),
+    "disconnect": _disconnect,
 }

@@ -16,6 +16,7 @@ Deed = Literal[
     "postgres_kill", "postgres_start", "store_slow", "store_fast",
     "engine_crash", "engine_heal", "replica_kill", "replica_start",
     "registry_away", "registry_back", "disk_full", "disk_free",
+    "clock_ahead", "clock_back", "clock_right", "connect_idle", "connect_slow", "disconnect",
 ]  # fmt: skip
 
 
@@ -74,7 +75,16 @@ class Scenario(Section):
     @property
     def needs(self) -> list[str]:
         """Programs of the machine without which it cannot be run."""
-        return [*(["redis-server"] if self.redis else []), *(["initdb"] if self.store == "postgres" else [])]
+        return [
+            *(["redis-server"] if self.redis else []),
+            *(["initdb"] if self.store == "postgres" else []),
+            *(["faketime"] if self.moves_clocks else []),
+        ]
+
+    @property
+    def moves_clocks(self) -> bool:
+        """Whether the servers' clocks are to be moved."""
+        return any(incident.do.startswith("clock") for incident in self.incidents)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -54,3 +54,10 @@ def test_two_of_one_name_are_refused() -> None:
 
 def test_incidents_are_done_unless_they_have_to_fail() -> None:
     assert not Incident(at=1, do="swap", to="second").fails
+
+
+def test_a_scenario_says_what_it_needs_of_the_machine() -> None:
+    moved = Scenario(**BASE | {"incidents": [{"at": 1, "do": "clock_ahead"}]})
+    assert (moved.needs, moved.moves_clocks) == (["faketime"], True)
+    assert (Scenario(**BASE).needs, Scenario(**BASE).moves_clocks) == ([], False)
+    assert Scenario(**BASE | {"redis": True, "store": "postgres"}).needs == ["redis-server", "initdb"]
