@@ -116,7 +116,7 @@ def main() -> int:
 
     with atheris.instrument_imports(include=["app"]):
         target = targets()[sys.argv[1]]
-    # From nothing it never comes to JSON or a signed word. What leads further is kept here, for the next time.
+    # From nothing it never comes to JSON or a signed word. What leads further is kept, for the next time.
     corpus = ROOT / ".cache" / "fuzz" / sys.argv[1]
     corpus.mkdir(parents=True, exist_ok=True)
     (corpus / "seed").write_bytes(SEEDS[sys.argv[1]])
