@@ -12,6 +12,7 @@ from app.engines.qwen3_files import read_config, read_weights
 from app.engines.qwen3_onnx import build_graph
 from app.engines.scores import Scores, TokenIds
 from app.errors import CheckpointError
+from app.onnx_options import session_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,14 +39,7 @@ class OnnxBackend:
                 f"{checkpoint_dir}: the model reads {config.max_position_embeddings} tokens, not {max_tokens}"
             )
         self.vocab_size = config.vocab_size
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A plan of its memory for each shape that comes by, kept for good: rows times lengths of them.
-        options.enable_mem_pattern = False
-        # Threads may spin within a run, not between runs: an idle engine must not burn a core.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.log_severity_level = 3
+        options = session_options(threads=threads)
         best = min(best, config.vocab_size)
         graph, weights = build_graph(config, read_weights(checkpoint_dir), max_tokens=max_tokens, best=best)
         tensors = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]

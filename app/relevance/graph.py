@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from app.errors import CheckpointError
+from app.onnx_options import session_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +40,7 @@ def open_session(file: Path, output: str, *, threads: int, provider: str) -> ort
             f"{provider} is not in this onnxruntime, which has {', '.join(ort.get_available_providers())}; "
             "for CUDA install onnxruntime-gpu"
         )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A plan of its memory for each shape that comes by, kept for good: nearly every batch has another one.
-    options.enable_mem_pattern = False
-    # Threads may spin within a run, not between runs: an idle model must not burn a core.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
+    options = session_options(threads=threads)
     try:
         return ort.InferenceSession(_needed_for(output, file), options, providers=[provider])
     except Exception as error:  # the runtime's errors share no class
