@@ -32,6 +32,7 @@ def make_relevance(settings: Settings) -> OnnxRelevance | RemoteRelevance | None
             settings.relevance_path,
             threads=settings.relevance_threads,
             provider=PROVIDERS[settings.relevance_provider],
+            max_known=settings.relevance_memory_entries,
         )
     from app.relevance.remote import RemoteRelevance  # noqa: PLC0415 -- as above
 

@@ -90,7 +90,8 @@ class OnnxRelevance:
         if new:
             found = await self._run("embedding", lambda: self._texts.documents(new, head), len(new))
             for document, vector in zip(new, found, strict=True):
-                self._known.put(document, vector)
+                # A copy: a row alone would keep all of `found` for as long as its document is asked for.
+                self._known.put(document, vector.copy())
                 known[document] = vector
         return np.array([known[document] for document in documents], np.float32)
 

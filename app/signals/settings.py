@@ -40,6 +40,14 @@ class SignalSettings(BaseSettings):
         ge=1,
         description="Threads of one run of the relevance model. 1: the engine has the other cores.",
     )
+    relevance_memory_entries: int = Field(
+        default=10_000,
+        ge=0,
+        description=(
+            "Documents whose embeddings are remembered, for onnx. 10,000: those that many searches share, in "
+            "some 20 MB; they cost no rawrank again."
+        ),
+    )
     relevance_url: PublicUrl | None = Field(
         default=None,
         description="Base URL of the server, for remote; with or without /v1. None: there is no usual one.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from starlette.testclient import TestClient
 
 from app.errors import CheckpointError
 from app.main import create_app
+from app.relevance.base import Content
 from app.relevance.choice import make_relevance
+from app.relevance.graph import GraphHead
+from app.relevance.model import OnnxRelevance
 from app.relevance.remote import RemoteRelevance
 from app.settings import Settings
 
@@ -51,6 +55,27 @@ def test_without_one_the_stages_are_neutral_and_say_so(make_app: Callable[..., F
         assert stages[stage]["reason"] == "relevance_unavailable"
         assert {document["phi"] for document in stages[stage]["documents"]} == {1.0}
     assert stages["recall"]["queries"]
+
+
+@pytest.mark.parametrize(("entries", "runs"), [(0, 4), (1, 3), (2, 2)])
+def test_as_many_documents_are_remembered_as_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int, runs: int
+) -> None:
+    folder = write_model(tmp_path / "counting", counting_graph())
+    model = make_relevance(
+        Settings(relevance="onnx", relevance_path=folder, relevance_memory_entries=entries)
+    )
+    assert isinstance(model, OnnxRelevance)
+    seen, run = [], GraphHead.run
+    monkeypatch.setattr(GraphHead, "run", lambda head, rows: seen.append(len(rows)) or run(head, rows))
+
+    async def ask() -> None:
+        for text in ("nurse", "welder", "welder", "nurse"):
+            await model.embed_documents([Content(text)])
+        await model.close()
+
+    asyncio.run(ask())
+    assert seen == [1] * runs
 
 
 def test_a_server_may_stand_in_for_it() -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from counting_model import IMAGE_DIM, counting_graph, write_model
 
@@ -21,9 +23,9 @@ def counting(tmp_path: Path) -> Path:
     return write_model(tmp_path / "counting", counting_graph())
 
 
-def with_model(folder: Path, work: Callable[[OnnxRelevance], Awaitable[Any]]) -> Any:
+def with_model(folder: Path, work: Callable[[OnnxRelevance], Awaitable[Any]], **how: Any) -> Any:
     async def scenario() -> Any:
-        model = OnnxRelevance(folder)
+        model = OnnxRelevance(folder, **how)
         try:
             return await work(model)
         finally:
@@ -78,6 +80,31 @@ def test_documents_are_embedded_once(counting: Path) -> None:
             await model.embed_documents([Content("nurse", (1.0, 1.0))])
 
     with_model(counting, work)
+
+
+def test_a_document_asked_for_again_and_again_keeps_only_its_own_embedding(counting: Path) -> None:
+    """Its row is not a view of the batch that it came with: strangers go when they are forgotten."""
+    popular, at_once, dim = 100, 50, 3 + IMAGE_DIM
+    numpys = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
+
+    async def work(model: OnnxRelevance) -> int:
+        favourites: list[Content] = []
+        tracemalloc.start()
+        try:
+            for turn in range(popular):
+                favourites.append(Content(f"favourite {turn}"))
+                strangers = [Content(f"stranger {turn} {place}") for place in range(at_once - 1)]
+                await model.embed_documents([*favourites, *strangers])
+            held = tracemalloc.take_snapshot().filter_traces([numpys])
+        finally:
+            tracemalloc.stop()
+        return sum(one.size for one in held.traces)
+
+    known = 2 * popular
+    held_bytes = with_model(counting, work, max_known=known)
+    embedding_bytes = 4 * dim
+    # Those that are known, and what the last answers are made of; with all their strangers it were 100 kB.
+    assert known * embedding_bytes <= held_bytes < 3 * known * embedding_bytes
 
 
 def test_a_model_may_have_one_head(tmp_path: Path) -> None:
