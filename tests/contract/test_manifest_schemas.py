@@ -1,7 +1,8 @@
 """The manifests against the schemas of the API and of the operators.
 
 What is the Prometheus operator's is held against the operator's own types, as npm has them. KubeRay publishes
-its schemas in no registry: of a RayJob the pods are held against the API's, the fields around them to a list.
+its schemas in no registry: of a RayJob the pods are held against the API's, the fields around them against
+`kuberay.yaml`, which has them from KubeRay's own definition.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 from manifests import OVERLAYS, ROOT, Object, of, ray_pods, rendered
 
 from app.cli import parse
@@ -75,31 +79,44 @@ def test_the_prometheus_operators_types_find_what_is_wrong() -> None:
     assert all(complaints(broken))
 
 
-def test_a_ray_job_has_the_fields_that_kuberay_has() -> None:
-    """By hand, from KubeRay's reference of its API (ray.io/v1, 1.3)."""
-    known = {
-        "RayJobSpec": "activeDeadlineSeconds backoffLimit rayClusterSpec submitterPodTemplate metadata "
-        "clusterSelector submitterConfig managedBy deletionStrategy entrypoint runtimeEnvYAML jobId "
-        "submissionMode entrypointResources entrypointNumCpus entrypointNumGpus ttlSecondsAfterFinished "
-        "shutdownAfterJobFinishes suspend",
-        "RayClusterSpec": "suspend managedBy autoscalerOptions headServiceAnnotations headGroupSpec "
-        "enableInTreeAutoscaling gcsFaultToleranceOptions rayVersion workerGroupSpecs",
-        "HeadGroupSpec": "template headService enableIngress rayStartParams serviceType",
-        "WorkerGroupSpec": "suspend groupName replicas minReplicas maxReplicas idleTimeoutSeconds "
-        "rayStartParams template scaleStrategy numOfHosts",
-    }
+def misfits(spec: Object) -> list[str]:
+    """What KubeRay's schema has to say about the `spec` of a RayJob."""
+    schema = yaml.safe_load((Path(__file__).parent / "kuberay.yaml").read_text())
+    return [f"{one.json_path}: {one.message}" for one in Draft202012Validator(schema).iter_errors(spec)]
+
+
+def test_kuberay_knows_its_own() -> None:
     (job,) = of("large", "RayJob")
-    cluster = job["spec"]["rayClusterSpec"]
-    parts = [("RayJobSpec", job["spec"]), ("RayClusterSpec", cluster)]
-    parts += [("HeadGroupSpec", cluster["headGroupSpec"])]
-    parts += [("WorkerGroupSpec", group) for group in cluster["workerGroupSpecs"]]
-    for name, part in parts:
-        assert set(part) <= set(known[name].split()), name
-    for _, part in parts:
-        assert all(isinstance(value, str) for value in part.get("rayStartParams", {}).values())
+    assert misfits(job["spec"]) == []
     locked = re.search(r"^ray==(.*)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert locked
-    assert cluster["rayVersion"] == locked[1]
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == locked[1]
+
+
+def test_kuberays_schema_finds_what_is_wrong() -> None:
+    (job,) = of("large", "RayJob")
+    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    few = {name: value for name, value in group.items() if name != "maxReplicas"}
+    for broken, where in [
+        ({**spec, "deletionStrategy": {}}, "deletionStrategy"),  # of later releases
+        ({**spec, "backoffLimit": "0"}, "backoffLimit"),
+        ({**spec, "rayClusterSpec": {**cluster, "workerGroupSpecs": [few]}}, "maxReplicas"),
+        ({**spec, "rayClusterSpec": {**cluster, "workerGroupSpecs": [{**group, "gpus": 1}]}}, "gpus"),
+        (
+            {**spec, "rayClusterSpec": {**cluster, "headGroupSpec": {"rayStartParams": {"num-cpus": 0}}}},
+            "num-cpus",
+        ),
+    ]:
+        assert any(where in one for one in misfits(broken)), where
+
+
+def test_what_kuberays_operator_refuses_is_not_asked_for() -> None:
+    """A job that may be suspended gives its cluster up; groups that nothing scales have bounds."""
+    (job,) = of("large", "RayJob")
+    assert (job["spec"]["suspend"], job["spec"]["shutdownAfterJobFinishes"]) == (True, True)
+    for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
 def test_the_large_cycle_is_a_command_that_there_is() -> None:
