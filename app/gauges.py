@@ -9,7 +9,6 @@ from app.telemetry import bind
 
 if TYPE_CHECKING:
     from app.engines.supervised import SupervisedEngine
-    from app.rewrite.admission import Admission
     from app.rewrite.cache import LruCache
     from app.rewrite.lineup import Lineup, Serving
     from app.rewrite.nearline import NearlineQueue
@@ -39,7 +38,6 @@ def show_checkpoint(metrics: Metrics, old: Serving | None, new: Serving) -> None
 def bind_request_path(
     metrics: Metrics,
     *,
-    admission: Admission,
     cache: LruCache[Any, Any],
     flights: SingleFlight[Any, Any],
     nearline: NearlineQueue[Any],
@@ -47,8 +45,6 @@ def bind_request_path(
     """Gauges of what a request passes through."""
     for gauge, value in (
         (metrics.nearline_backlog, lambda: len(nearline)),
-        (metrics.queue_depth, lambda: admission.waiting),
-        (metrics.inflight, lambda: admission.inflight),
         (metrics.cache_entries, lambda: len(cache)),
         (metrics.background, lambda: flights.background),
     ):

@@ -115,7 +115,7 @@ def create_app(
         concurrency=settings.nearline_concurrency,
         on_drop=metrics.nearline.labels("dropped").inc,
     )
-    bind_request_path(metrics, admission=admission, cache=cache, flights=flights, nearline=nearline)
+    bind_request_path(metrics, cache=cache, flights=flights, nearline=nearline)
     bind_engine(metrics, lineup)
 
     policy = Policy(

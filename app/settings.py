@@ -94,7 +94,8 @@ class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
         default=None,
         description=(
             "PEM file of Ed25519 public keys, one of which must have signed a checkpoint before it is loaded "
-            "or pulled (needs corewrite[signing]). Unset: signatures are not asked for."
+            "or pulled, but for the package's own (needs corewrite[signing]). Unset: they are not asked "
+            "for."
         ),
     )
     activation_timeout_s: float = Field(

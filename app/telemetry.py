@@ -41,6 +41,8 @@ class MetricSpec:
     labels: Mapping[str, tuple[str, ...] | str]
 
 
+_GATES = ("rewrite", "batch", "signals")
+
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "counter",
@@ -54,8 +56,18 @@ METRICS: tuple[MetricSpec, ...] = (
         "Seconds per phase of an answered query; engine and guard only where the cache had no entry.",
         {"phase": ("queue", "cache", "engine", "guard", "total")},
     ),
-    MetricSpec("gauge", "corewrite_queue_depth", "Queries waiting for admission.", {}),
-    MetricSpec("gauge", "corewrite_inflight_requests", "Queries admitted and not answered yet.", {}),
+    MetricSpec(
+        "gauge",
+        "corewrite_queue_depth",
+        "Requests waiting for admission; rewrite: queries, those of batches and of signals too.",
+        {"gate": _GATES},
+    ),
+    MetricSpec(
+        "gauge",
+        "corewrite_inflight_requests",
+        "Requests admitted and not answered yet; rewrite: queries, those of batches and of signals too.",
+        {"gate": _GATES},
+    ),
     MetricSpec(
         "counter",
         "corewrite_cache_requests_total",
@@ -198,6 +210,12 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "gauge",
+        "corewrite_promoted_missing",
+        "1 while what was promoted is not loaded here, so that clients of stable have something else.",
+        {},
+    ),
+    MetricSpec(
+        "gauge",
         "corewrite_killed",
         "1 while everybody gets the original, whoever has asked for it.",
         {},
@@ -293,6 +311,7 @@ class Metrics:
         self.arms = self._counter("corewrite_arm_requests_total")
         self.canary_ratio = self._gauge("corewrite_canary_ratio")
         self.canary_loaded = self._gauge("corewrite_canary_loaded")
+        self.promoted_missing = self._gauge("corewrite_promoted_missing")
         self.killed = self._gauge("corewrite_killed")
         self.rollout_store = self._gauge("corewrite_rollout_store_up")
         self.decisions = self._counter("corewrite_rollout_decisions_total")

@@ -51,9 +51,14 @@ def add_cycle(subparsers: Subparsers) -> None:
 
 
 def run_cycle(args: argparse.Namespace) -> int:
-    """Go on with the cycle of that window. Returns the gate's exit status, or 2 when it cannot go on."""
+    """Go on with the cycle of that window.
+
+    Returns the gate's exit status; 2 where another try would end like this one, 1 where the registry is out
+    of reach, and another one may go on from here.
+    """
     from app.commands.registry import open_registry  # noqa: PLC0415 -- see the module's docstring
     from app.contracts.manifest import DataWindow  # noqa: PLC0415
+    from app.errors import RegistryError  # noqa: PLC0415
     from app.registry.signature import require_key  # noqa: PLC0415
     from app.settings import Settings  # noqa: PLC0415
     from training.cli_gate import EXIT  # noqa: PLC0415
@@ -81,6 +86,9 @@ def run_cycle(args: argparse.Namespace) -> int:
     except (ConfigError, CycleError, DataError, PhaseError, ServingError) as error:
         sys.stderr.write(f"corewrite cycle: {error}\n")
         return 2
+    except RegistryError as error:
+        sys.stderr.write(f"corewrite cycle: {error}\n")
+        return 1
     sys.stdout.write((folder / "summary.md").read_text(encoding="utf-8"))
     return EXIT[verdict]
 

@@ -28,7 +28,11 @@ def add_control(commands: Any) -> None:
 
 
 def _control(arguments: argparse.Namespace) -> int:
-    from prometheus_client import start_http_server  # noqa: PLC0415 -- after parsing
+    from prometheus_client import (  # noqa: PLC0415 -- after parsing
+        CollectorRegistry,
+        ProcessCollector,
+        start_http_server,
+    )
 
     from app.cli import settings_of  # noqa: PLC0415 -- as above
     from app.logs import configure_logging  # noqa: PLC0415 -- as above
@@ -38,15 +42,19 @@ def _control(arguments: argparse.Namespace) -> int:
 
     settings = settings_of(arguments)
     configure_logging(settings.log_level, messages=settings.log_queries)
-    stop, metrics = threading.Event(), Metrics()
+    stop, decisions = threading.Event(), Metrics().decisions
+    # Its own alone: what serves is not here, and zeros of it would say that it is broken.
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(decisions)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     database = open_store(settings)
     controller = make_controller(settings, database, process_name())
-    server, thread = start_http_server(settings.port, settings.host, metrics.registry)
+    server, thread = start_http_server(settings.port, settings.host, registry)
     LOGGER.info("deciding on rollouts")
     try:
         while not stop.wait(settings.rollout_decide_s):
-            decide_and_tell(controller, lambda result: metrics.decisions.labels(result).inc())
+            decide_and_tell(controller, lambda result: decisions.labels(result).inc())
     finally:
         server.shutdown()
         server.server_close()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.rollout import LAUNCH
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from app.rollout.orders import Orders
 
 
@@ -68,31 +71,37 @@ def _start(arguments: argparse.Namespace) -> int:
         plan = arguments.plan.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"--plan {arguments.plan}: {error}") from error
-    told = _orders().start(
-        arguments.checkpoint,
-        plan,
-        name=arguments.name,
-        ungated=arguments.ungated,
-        who=_who(arguments),
-        why=arguments.why,
-    )
+    with _orders() as orders:
+        told = orders.start(
+            arguments.checkpoint,
+            plan,
+            name=arguments.name,
+            ungated=arguments.ungated,
+            who=_who(arguments),
+            why=arguments.why,
+        )
     return _tell(arguments, told)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    return _tell(arguments, _orders().status())
+    with _orders() as orders:
+        return _tell(arguments, orders.status())
 
 
 def _order(arguments: argparse.Namespace) -> int:
-    return _tell(arguments, _orders().order(arguments.word, who=_who(arguments), why=arguments.why))
+    with _orders() as orders:
+        return _tell(arguments, orders.order(arguments.word, who=_who(arguments), why=arguments.why))
 
 
 def _kill(arguments: argparse.Namespace) -> int:
-    return _tell(arguments, _orders().kill(on=not arguments.off, who=_who(arguments), why=arguments.why))
+    with _orders() as orders:
+        return _tell(arguments, orders.kill(on=not arguments.off, who=_who(arguments), why=arguments.why))
 
 
 def _history(arguments: argparse.Namespace) -> int:
-    for line in _orders().history():
+    with _orders() as orders:
+        history = orders.history()
+    for line in history:
         if arguments.json:
             sys.stdout.write(json.dumps(line) + "\n")
         else:
@@ -155,9 +164,14 @@ def _who(arguments: argparse.Namespace) -> str:
     return arguments.who or this_user()
 
 
-def _orders() -> Orders:
+@contextmanager
+def _orders() -> Iterator[Orders]:
     from app.cli import settings_of  # noqa: PLC0415 -- as above
     from app.rollout.choice import make_orders, open_store  # noqa: PLC0415 -- after parsing: loads SQLAlchemy
 
     settings = settings_of(argparse.Namespace())
-    return make_orders(settings, open_store(settings))
+    database = open_store(settings)
+    try:
+        yield make_orders(settings, database)
+    finally:
+        database.close()

@@ -106,7 +106,9 @@ class Console:
 
 def _next(path: str | None) -> str:
     """Where to go on after the login: nowhere but to pages of the console."""
-    return path if path is not None and path.startswith(f"{PATH}/") and "\\" not in path else PATH
+    ours = path is not None and path.startswith(f"{PATH}/") and "\\" not in path
+    # What no header may hold would fail as late as in the answer.
+    return path if path is not None and ours and path.isascii() and path.isprintable() else PATH
 
 
 def install_console(app: FastAPI, console: Console) -> None:

@@ -50,6 +50,7 @@ class ServicePage:
             limits={
                 "inflight": self.settings.max_inflight,
                 "waiting": self.settings.max_waiting,
+                "signals": self.settings.max_signals,
                 "backlog": self.settings.nearline_max_queue,
                 "entries": self.settings.cache_entries,
             },
@@ -84,8 +85,9 @@ def figures(samples: Samples) -> dict[str, Any]:
     )
     hits, misses = (value("cache_requests_total", result=result) for result in ("hit", "miss"))
     return {
-        "inflight": value("inflight_requests"),
-        "waiting": value("queue_depth"),
+        "inflight": value("inflight_requests", gate="rewrite"),
+        "waiting": value("queue_depth", gate="rewrite"),
+        "signals": value("inflight_requests", gate="signals"),
         "background": value("background_generations"),
         "backlog": value("nearline_backlog"),
         "nearline": {

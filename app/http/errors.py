@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Scope
 
+SEARCHES = ("/v1/rewrite", "/v1/signals")
+"""So begin the paths where somebody searches: what fails there counts against the objective of searches, and
+what an administrator or a reporter of events is refused does not."""
+
 _HTTP_WORDS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -84,7 +88,7 @@ def error_answer(scope: Scope, error: CorewriteError) -> Response:
     if exchange is not None:
         exchange.log["error"] = error.code
         shed = isinstance(error, OverloadedError)
-        exchange.metrics.count_request("shed" if shed else "invalid" if error.status < 500 else "failed")  # noqa: PLR2004
+        _count(scope, "shed" if shed else "invalid" if error.status < 500 else "failed")  # noqa: PLR2004
     return _response(error.status, wire_error(error), retry_after(error))
 
 
@@ -97,7 +101,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     LOGGER.error("unexpected error", exc_info=error)
-    exchange = request.scope.get("corewrite")
-    if exchange is not None:
-        exchange.metrics.count_request("failed")
+    _count(request.scope, "failed")
     return _response(500, {"error": "internal_error", "detail": "the server failed; the log says why"})
+
+
+def _count(scope: Scope, outcome: str) -> None:
+    exchange = scope.get("corewrite")
+    if exchange is not None and scope["path"].startswith(SEARCHES):
+        exchange.metrics.count_request(outcome)

@@ -8,6 +8,7 @@ are told that the alias has moved.
 
 from __future__ import annotations
 
+import os
 import re
 from getpass import getuser
 from platform import node
@@ -150,7 +151,11 @@ class Aliases:
 
 def this_user() -> str:
     """Who moves an alias from here, for its audit trail."""
-    return f"{getuser()}@{node()}"
+    try:
+        user = getuser()
+    except (KeyError, OSError):  # of a container nobody has given a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{node()}"
 
 
 def _file(alias: str, number: int) -> tuple[str, str, str]:

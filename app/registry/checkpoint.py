@@ -22,7 +22,7 @@ from app.contracts.manifest import (
 )
 from app.contracts.prompt import PROMPT_VERSION
 from app.errors import CheckpointError, UnknownCheckpointError
-from app.registry.signature import require_signature
+from app.registry.signature import read_signers, require_signature
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
 REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", CALIBRATION_NAME)
@@ -65,7 +65,8 @@ def load_checkpoint(path: Path, *, signers: Path | None = None) -> Checkpoint:
 
     Args:
         path: its folder.
-        signers: PEM file of public keys, one of which must have signed it; None: nobody must.
+        signers: PEM file of public keys, one of which must have signed it; None: nobody must. The one that
+            comes with the package needs none: who could alter it could alter what asks for a signature.
 
     Raises:
         CheckpointError: a file is missing, altered, a symbolic link, of an unknown version or a kind that may
@@ -73,7 +74,9 @@ def load_checkpoint(path: Path, *, signers: Path | None = None) -> Checkpoint:
             parsed before all digests agree.
     """
     manifest = read_manifest(path, Manifest, "a checkpoint folder")
-    if signers is not None:
+    if signers is not None and path.resolve() == DEFAULT_CHECKPOINT.resolve():
+        read_signers(signers)  # what is wrong with them is to be told now, and not by the first rollout
+    elif signers is not None:
         signature = path / SIGNATURE_NAME
         signed = signature.read_bytes() if signature.is_file() else None
         require_signature((path / MANIFEST_NAME).read_bytes(), signed, signers, str(path))

@@ -158,6 +158,15 @@ class Place:
                 return False
         return True
 
+    def replace(self, content: bytes, *parts: str) -> None:
+        """Write a file whole, whether there is one or not: who reads meanwhile finds the one or the other."""
+        with self.reached():
+            if self.is_local:
+                with _part_of(Path(self.path(*parts)), content) as part:
+                    part.replace(self.path(*parts))
+            else:
+                self.files.pipe_file(self.path(*parts), content)
+
     def require_create(self) -> None:
         """See that `create` does what it says here.
 
@@ -178,6 +187,17 @@ class Place:
 
 def _create_local(path: Path, content: bytes) -> bool:
     """A hard link is made or not, and the file behind it is whole by then."""
+    try:
+        with _part_of(path, content) as part:
+            os.link(part, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _part_of(path: Path, content: bytes) -> Iterator[Path]:
+    """A hidden file beside `path` that has the content and is on the disk; gone in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -185,9 +205,6 @@ def _create_local(path: Path, content: bytes) -> bool:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.link(part, path)
-    except FileExistsError:
-        return False
+        yield part
     finally:
         part.unlink(missing_ok=True)
-    return True

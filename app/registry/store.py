@@ -99,7 +99,8 @@ class Registry:
         digest = address_of(content)
         signature = folder / SIGNATURE_NAME
         if key is not None:
-            self._place.create(sign(content, key), FOLDER, digest, SIGNATURE_NAME)
+            # Over another one's: whoever has the key now is who is to be believed from now on.
+            self._place.replace(sign(content, key), FOLDER, digest, SIGNATURE_NAME)
         elif signature.is_file() and content == own:
             self._place.create(signature.read_bytes(), FOLDER, digest, SIGNATURE_NAME)
         if not self._is_whole(digest):

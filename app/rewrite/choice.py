@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from app.engines.breaker import Breaker
 from app.rewrite.admission import Admission
+from app.telemetry import bind
 
 if TYPE_CHECKING:
-    from app.rewrite.admission import ShedCause
     from app.rewrite.generator import Policy
     from app.rewrite.shared_cache import SharedCache
     from app.settings import Settings
@@ -18,36 +18,37 @@ if TYPE_CHECKING:
 
 def make_gates(settings: Settings, metrics: Metrics) -> tuple[Admission, Admission]:
     """Return admission of queries, and of whole batches."""
-
-    def on_shed(cause: ShedCause) -> None:
-        metrics.shed.labels(cause).inc()
-
-    queries = Admission(
-        max_inflight=settings.max_inflight,
-        max_waiting=settings.max_waiting,
-        max_wait_s=settings.max_wait_ms / 1000,
-        retry_after_s=settings.retry_after_s,
-        on_shed=on_shed,
+    batches = settings.max_batches
+    return (
+        _gate(settings, metrics, "rewrite", settings.max_inflight, settings.max_waiting),
+        _gate(settings, metrics, "batch", batches, batches, max_wait_ms=settings.batch_deadline_ms),
     )
-    batches = Admission(
-        max_inflight=settings.max_batches,
-        max_waiting=settings.max_batches,
-        max_wait_s=settings.batch_deadline_ms / 1000,
-        retry_after_s=settings.retry_after_s,
-        on_shed=on_shed,
-    )
-    return queries, batches
 
 
 def make_signal_gate(settings: Settings, metrics: Metrics) -> Admission:
     """Return admission to /v1/signals."""
-    return Admission(
-        max_inflight=settings.max_signals,
-        max_waiting=settings.max_signals,
-        max_wait_s=settings.max_wait_ms / 1000,
+    return _gate(settings, metrics, "signals", settings.max_signals, settings.max_signals)
+
+
+def _gate(
+    settings: Settings,
+    metrics: Metrics,
+    name: str,
+    max_inflight: int,
+    max_waiting: int,
+    *,
+    max_wait_ms: int | None = None,
+) -> Admission:
+    gate = Admission(
+        max_inflight=max_inflight,
+        max_waiting=max_waiting,
+        max_wait_s=(settings.max_wait_ms if max_wait_ms is None else max_wait_ms) / 1000,
         retry_after_s=settings.retry_after_s,
         on_shed=lambda cause: metrics.shed.labels(cause).inc(),
     )
+    bind(metrics.inflight.labels(name), lambda: gate.inflight)
+    bind(metrics.queue_depth.labels(name), lambda: gate.waiting)
+    return gate
 
 
 def make_shared_cache(

@@ -87,6 +87,7 @@ def make_rollouts(
     for gauge, value in (
         (metrics.canary_ratio, lambda: traffic.dealing.split.canary_ratio),
         (metrics.canary_loaded, lambda: follower.loaded is not None),
+        (metrics.promoted_missing, lambda: follower.lacks_stable),
         (metrics.killed, lambda: traffic.killed),
         (metrics.rollout_store, lambda: follower.sight.why is None),
     ):
@@ -165,11 +166,15 @@ def _find(settings: Settings, reference: str) -> tuple[Digest, str | None]:
 
 
 def _point(settings: Settings, promoted: Rollout) -> None:
-    """Point `stable` to what was promoted, and `last_good` to what was stable before."""
+    """Point `stable` to what was promoted, and `last_good` to what was stable before.
+
+    Who goes back to `last_good` leaves it where it is: what was stable until then is what was bad.
+    """
     aliases, at = _registry(settings).aliases, _now()
     why = f"{promoted.id}: {promoted.last.why}"
-    before = aliases.current("stable")
-    if before is not None and before.to_digest not in {None, promoted.checkpoint}:
+    before, good = aliases.current("stable"), aliases.current("last_good")
+    back = good is not None and good.to_digest == promoted.checkpoint
+    if before is not None and before.to_digest not in {None, promoted.checkpoint} and not back:
         aliases.point("last_good", str(before.to_digest), who=promoted.last.who, why=why, when=at)
     aliases.point("stable", promoted.checkpoint, who=promoted.last.who, why=why, when=at)
 

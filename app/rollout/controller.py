@@ -28,6 +28,8 @@ LEASE = "controller"
 KNOWN_FOR = timedelta(days=7)
 """An event that comes again within this time counts once."""
 FORGET_S = 3600.0
+FORGET_MOST = 10_000
+"""Far fewer than a statement has time for, and far more than come between two decisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,16 @@ class Controller:
         until = at + timedelta(seconds=self._lease_s)
         if not self._members.hold(LEASE, self._name, at=at, until=until):
             return None
-        self._forget(at)
         deployment = self._store.deployment()
+        rollout, made = deployment.latest, None
+        if rollout is not None and rollout.is_live:
+            self._seen = None
+            order, why = self._order(rollout)
+            made = None if order is None else self._moved(rollout, order, why, at)
+            self._keep(rollout, at)
+        # Last, as what is kept: neither a bucket that hangs nor a large table holds up a way back.
+        self._forget(at)
         self._tell(deployment.promoted)
-        rollout = deployment.latest
-        if rollout is None or not rollout.is_live:
-            return None
-        self._seen = None
-        order, why = self._order(rollout)
-        made = None if order is None else self._moved(rollout, order, why, at)
-        self._keep(rollout, at)  # last: it holds up no way back
         return made
 
     def _moved(self, rollout: Rollout, order: Order, why: str, at: datetime) -> Transition | None:
@@ -131,10 +133,15 @@ class Controller:
             LOGGER.warning("rollouts: look not kept", extra={"fields": {"detail": str(error)}})
 
     def _forget(self, at: datetime) -> None:
-        """Once in a while, the ids of events that nobody will send again."""
-        if self._forgotten is None or self._clock() - self._forgotten >= FORGET_S:
-            self._counts.forget_events(at - KNOWN_FOR)
-            self._forgotten = self._clock()
+        """Once in a while the ids of events that nobody will send again; of many, some with each decision."""
+        if self._forgotten is not None and self._clock() - self._forgotten < FORGET_S:
+            return
+        try:
+            forgotten = self._counts.forget_events(at - KNOWN_FOR, most=FORGET_MOST)
+        except StoreError as error:
+            LOGGER.warning("rollouts: events not forgotten", extra={"fields": {"detail": str(error)}})
+        else:
+            self._forgotten = self._clock() if forgotten < FORGET_MOST else None
 
     def _tell(self, promoted: Rollout | None) -> None:
         if promoted is None or promoted.number == self._told:

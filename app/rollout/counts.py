@@ -93,10 +93,11 @@ class CountStore:
             )
         return None if moment is None else datetime.fromtimestamp(moment, UTC)
 
-    def forget_events(self, before: datetime) -> int:
-        """Forget the ids of events that were taken before a moment; return how many."""
+    def forget_events(self, before: datetime, *, most: int) -> int:
+        """Forget the ids of at most so many events that were taken before a moment; return how many."""
+        old = select(EVENTS.c.id).where(EVENTS.c.at < before.timestamp()).limit(most)
         with self._database.begin() as connection:
-            return connection.execute(delete(EVENTS).where(EVENTS.c.at < before.timestamp())).rowcount
+            return connection.execute(delete(EVENTS).where(EVENTS.c.id.in_(old))).rowcount
 
     def _new(self, connection: Connection, events: Iterable[str], moment: float) -> Sequence[str]:
         rows = [{"id": event, "at": moment} for event in sorted(events)]

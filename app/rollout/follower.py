@@ -91,6 +91,7 @@ class Follower:
         # Of its own: other blocking work must not hold this up.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._stable: Rollout | None = None
+        self.lacks_stable = False
         self._canary: Digest | None = None
         self._loading: tuple[Digest, asyncio.Task[None]] | None = None
         self._tried, self._failed, self._lacks = asyncio.Event(), False, False
@@ -184,7 +185,8 @@ class Follower:
                 self._lineups.canary, self._canary = self._lineups.stable, wanted
             elif wanted is not None:
                 self._begin_to_load(wanted)
-        self._lacks = self._stable != promoted or self._canary != wanted
+        self.lacks_stable = self._stable != promoted
+        self._lacks = self.lacks_stable or self._canary != wanted
         # What is promoted and not loaded here yet is not dealt here yet.
         self._traffic.dealing = self._dealt(replace(deployment, promoted=self._stable))
         if deployment.killed:  # from here on the store says when it is over, whoever is asked to end it

@@ -17,11 +17,10 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from manifests import OVERLAYS, ROOT, Object, of, ray_pods, rendered
+from manifests import API, OVERLAYS, ROOT, Object, of, ray_pods, rendered
 
 from app.cli import parse
 
-API = "1.31"
 MONITORING, RAY = "monitoring.coreos.com/v1", "ray.io/v1"
 CRDS = ROOT / ".crds"
 VALIDATE = """

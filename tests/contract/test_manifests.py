@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,14 +14,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import kubernetes_validate
 import pytest
-from manifests import OVERLAYS, PRODUCTION, ROOT, containers, of, pods, ray_pods, rendered, settings
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from manifests import API, OVERLAYS, PRODUCTION, ROOT, containers, of, pods, ray_pods, rendered, settings
 from s3_server import s3_server
+from starlette.testclient import TestClient
 
 from app.cli import parse
+from app.main import create_app
 from app.registry.checkpoint import DEFAULT_CHECKPOINT
 from app.registry.place import Place
 from app.registry.store import Registry
+from app.settings import Settings
 from app.telemetry import METRICS
 
 
@@ -52,9 +60,11 @@ def test_replicas_are_as_many_as_the_requests_in_flight_ask_for_and_leave_one_by
     (scaler,) = of(overlay, "HorizontalPodAutoscaler")
     deployments = {one["metadata"]["name"]: one["spec"] for one in of(overlay, "Deployment")}
     assert "replicas" not in deployments[scaler["spec"]["scaleTargetRef"]["name"]]  # it would be set back
-    (metric,) = scaler["spec"]["metrics"]
-    asked = metric["pods"]["metric"]["name"]
-    assert [spec.kind for spec in METRICS if spec.name == asked] == ["gauge"]
+    (gauge,) = [spec for spec in METRICS if spec.name == "corewrite_inflight_requests"]
+    asked = [one["pods"]["metric"] for one in scaler["spec"]["metrics"]]
+    assert {one["name"] for one in asked} == {gauge.name}
+    assert [one["selector"]["matchLabels"] for one in asked] == [{"gate": "rewrite"}, {"gate": "signals"}]
+    assert {"rewrite", "signals"} <= set(gauge.labels["gate"])
     budgets = {one["metadata"]["name"]: one["spec"] for one in of(overlay, "PodDisruptionBudget")}
     for name in ("corewrite", "corewrite-control"):
         assert budgets[name]["maxUnavailable"] == 1
@@ -184,6 +194,61 @@ def test_production_takes_signed_checkpoints_alone_and_makes_no_secrets(overlay:
     signers = Path(settings(overlay)["REWRITE_SIGNERS"])
     for name, container in containers(overlay):
         assert str(signers.parent) in [mount["mountPath"] for mount in container["volumeMounts"]], name
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_a_replica_of_production_starts_from_the_image_alone(
+    overlay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose own checkpoint nobody has signed; what is secret or the image's is left out."""
+    key = Ed25519PrivateKey.generate().public_key()
+    (tmp_path / "signers.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (serve,) = [pod for name, pod in pods(overlay) if name == "corewrite"]
+    said = {one["name"]: one["value"] for one in serve["containers"][0]["env"] if "value" in one}
+    said |= settings(overlay) | {"REWRITE_SIGNERS": str(tmp_path / "signers.pem")}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with TestClient(create_app(Settings())) as client:
+        assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_everybody_gets_the_original_while_a_config_map_is_there(overlay: str) -> None:
+    """It is `corewrite-killed`, as the handbook makes it; no replica waits for it."""
+    (serve,) = [pod for name, pod in pods(overlay) if name == "corewrite"]
+    (volume,) = [
+        one for one in serve["volumes"] if one.get("configMap", {}).get("name") == "corewrite-killed"
+    ]
+    assert volume["configMap"]["optional"] is True
+    mounts = {one["name"]: one["mountPath"] for one in serve["containers"][0]["volumeMounts"]}
+    file = Path(settings(overlay)["REWRITE_KILL_FILE"])
+    assert str(file.parent) == mounts[volume["name"]]
+    handbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"create configmap corewrite-killed --from-literal={file.name}=" in handbook
+
+
+def test_the_identity_of_a_cloud_may_be_asked_for_where_an_overlay_says_so(tmp_path: Path) -> None:
+    k8s = Path(os.path.relpath(ROOT / "k8s", tmp_path))
+    parts = {"resources": [str(k8s / "overlays" / "cpu")], "components": [str(k8s / "identity")]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts), encoding="utf-8")
+    done = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=True)
+    (policy,) = [one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "NetworkPolicy"]
+    kubernetes_validate.validate(policy, API, strict=True)
+    before, now = (
+        {
+            (to["ipBlock"]["cidr"], port["port"])
+            for rule in egress
+            for to in rule.get("to", ())
+            if "ipBlock" in to
+            for port in rule["ports"]
+        }
+        for egress in (of("cpu", "NetworkPolicy")[0]["spec"]["egress"], policy["spec"]["egress"])
+    )
+    assert now - before == {
+        ("169.254.169.254/32", 80),
+        ("169.254.170.23/32", 80),
+        ("169.254.169.252/32", 988),
+    }
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

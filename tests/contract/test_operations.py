@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import yaml
@@ -45,6 +46,13 @@ def test_commands_are_commands() -> None:
     assert "rollout kill" in commands
     for words in set(commands):
         parse([*words.split(), *([] if words.split()[1] in {"status", "history"} else ["--why", "x"])])
+
+
+def test_a_new_cluster_gets_its_first_checkpoint_by_commands_that_there_are() -> None:
+    lines = re.findall(r"^corewrite (checkpoints .*?)(?: {2,}#.*)?$", HANDBOOK, re.MULTILINE)
+    said = [parse(shlex.split(line)) for line in lines]
+    assert [one.alias for one in said[1:]] == ["stable", "last_good"]
+    assert said[0].sign_with == Path("signing.pem")
 
 
 def test_settings_are_settings() -> None:

@@ -83,7 +83,7 @@ def test_clients_that_hang_up_leave_nothing_behind(
                 connection.sendall(post(json.dumps({"query": f"gone {n:b}"}).encode()))
     finally:
         served_engine.delay_s = 0.0
-    wait_until(lambda: "corewrite_inflight_requests 0.0" in http.get("/metrics").text)
+    wait_until(lambda: 'corewrite_inflight_requests{gate="rewrite"} 0.0' in http.get("/metrics").text)
     response = http.post("/v1/rewrite", json={"query": "gone 101"})
     assert response.json()["reason"] is None
 

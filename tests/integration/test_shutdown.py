@@ -23,7 +23,7 @@ def in_background(url: str, results: Any) -> threading.Thread:
 
 def wait_inflight(url: str) -> None:
     for _ in range(200):
-        if "corewrite_inflight_requests 1.0" in httpx.get(f"{url}/metrics").text:
+        if 'corewrite_inflight_requests{gate="rewrite"} 1.0' in httpx.get(f"{url}/metrics").text:
             return
     raise AssertionError("the request never got in")
 

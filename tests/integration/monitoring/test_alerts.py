@@ -31,7 +31,7 @@ if shutil.which("promtool") is None:
     pytest.skip("promtool is not installed (apt-get install prometheus)", allow_module_level=True)
 
 
-def series(name: str, **labels: str) -> str:
+def series(name: str, /, **labels: str) -> str:
     inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
     return f"{name}{{{inside}}}"
 
@@ -42,7 +42,15 @@ SHED = series(REQUESTS, outcome="shed", reason="none")
 CANARY = "corewrite_canary_ratio"
 DECISIONS = series("corewrite_rollout_decisions_total", result="none")
 DROPPED = series("corewrite_nearline_total", result="dropped")
-JOB = series("kube_job_status_failed", namespace="corewrite", job_name="corewrite-cycle-29000000")
+CYCLE = {"namespace": "corewrite", "job_name": "corewrite-cycle-29000000"}
+JOB = series("kube_job_failed", **CYCLE, condition="true")
+BEGUN = series("kube_job_status_start_time", **CYCLE)
+RAY_CYCLE = {"namespace": "corewrite", "job_name": "corewrite-cycle"}
+RAY_JOB = series(
+    "kuberay_job_deployment_status", namespace="corewrite", name="corewrite-cycle", deployment_status="Failed"
+)
+SERVING = series("corewrite_inflight_requests", gate="rewrite")
+WEEK = 7 * DAY
 
 
 def healthy(minutes: int) -> dict[str, str]:
@@ -53,10 +61,13 @@ def healthy(minutes: int) -> dict[str, str]:
         DECISIONS: f"0+6x{minutes}",
         DROPPED: f"0x{minutes}",
         JOB: f"0x{minutes}",
+        BEGUN: f"0x{minutes}",  # seconds since 1970, which is when a story begins
+        SERVING: f"3x{minutes}",
         CANARY: f"0x{minutes}",
         "corewrite_canary_loaded": f"1x{minutes}",
         "corewrite_rollout_store_up": f"1x{minutes}",
         "corewrite_killed": f"0x{minutes}",
+        "corewrite_promoted_missing": f"0x{minutes}",
         "corewrite_nearline_backlog": f"10x{minutes}",
     }
 
@@ -90,6 +101,9 @@ STORIES = {
         ("CorewriteCanaryNotLoaded",),
         {CANARY: f"0x{LONG - 30} 0.01x30", "corewrite_canary_loaded": f"0x{LONG}"},
     ),
+    "promoted and not loaded": Story(
+        ("CorewritePromotedNotLoaded",), {"corewrite_promoted_missing": f"0x{LONG - 30} 1x30"}
+    ),
     "nobody decides": Story(("CorewriteNobodyDecides",), {DECISIONS: f"0x{LONG}"}),
     "no controller": Story(("CorewriteNobodyDecides",), {DECISIONS: f"_x{LONG}"}),
     "store lost": Story(
@@ -100,6 +114,12 @@ STORIES = {
         ("CorewriteNearlineBacklog",), {"corewrite_nearline_backlog": f"900x{LONG}", DROPPED: f"0+10x{LONG}"}
     ),
     "refused": Story(("CorewriteGateRefused",), {JOB: f"0x{LONG - 30} 1x30"}),
+    "refused, two weeks ago": Story((), {JOB: f"1x{2 * WEEK}"}, minutes=2 * WEEK),
+    "a pod of it failed, and the next one was done": Story(
+        (), {series("kube_job_status_failed", **CYCLE): f"1x{LONG}"}
+    ),
+    "refused on Ray": Story(("CorewriteGateRefused",), {RAY_JOB: f"_x{LONG - 30} 1x30"}),
+    "nobody there": Story(("CorewriteNobodyServes",), {SERVING: f"3x{LONG - 10} _x10"}),
 }
 
 
@@ -115,17 +135,17 @@ def firing(story: Story) -> list[dict[str, Any]]:
         {
             "eval_time": f"{story.minutes}m",
             "alertname": name,
-            "exp_alerts": [expected(name)] if name in story.alerts else [],
+            "exp_alerts": [expected(name, story)] if name in story.alerts else [],
         }
         for name in ALERTS
     ]
 
 
-def expected(name: str) -> dict[str, Any]:
+def expected(name: str, story: Story) -> dict[str, Any]:
     rule = ALERTS[name]
     labels = dict(rule["labels"])
     if name == "CorewriteGateRefused":
-        labels |= {"namespace": "corewrite", "job_name": "corewrite-cycle-29000000"}
+        labels |= RAY_CYCLE if RAY_JOB in story.changes else CYCLE
     return {"exp_labels": labels, "exp_annotations": rule["annotations"]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,9 @@ def test_it_begins_a_rollout_whose_replicas_have_loaded_it_and_ends_when_it_is_t
     try:
         wait_until(begun)
         wait_until(lambda: 'corewrite_rollout_decisions_total{result="moved"} 1.0' in told())
+        # Gauges of what serves would be zeros here, and alerts take the least and the most of all pods.
+        told_of = set(re.findall(r"^# TYPE (corewrite_\w+)", told(), re.MULTILINE))
+        assert told_of == {"corewrite_rollout_decisions_total", "corewrite_rollout_decisions_created"}
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
     finally:

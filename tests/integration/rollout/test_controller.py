@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
+from app.errors import RegistryError
 from app.rollout.assignment import BUCKETS
 from app.rollout.controller import Controller, Dealt
 from app.rollout.counts import CountStore
@@ -55,7 +57,7 @@ class Site:
         self.seconds = 0.0
         self.controller = self.another("one")
 
-    def another(self, name: str) -> Controller:
+    def another(self, name: str, **how: Any) -> Controller:
         return Controller(
             store=self.store,
             counts=self.counts,
@@ -66,6 +68,7 @@ class Site:
             now=lambda: self.wall,
             clock=lambda: self.seconds,
             lease_s=30.0,
+            **how,
         )
 
     def passes(self, seconds: float) -> None:
@@ -256,6 +259,48 @@ def test_ids_of_events_are_forgotten_when_nobody_sends_them_again(site: Site) ->
     site.passes(2 * 86_400)
     site.controller.decide()
     assert site.counts.take(event, {}, site.wall) == 0
+
+
+def test_of_many_ids_some_are_forgotten_with_each_decision(
+    site: Site, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.rollout.controller.FORGET_MOST", 2)
+    cell = Cell(0, 0, impacted=False, bucket=1)
+    events = {f"e-{number}": (cell, np.eye(len(MEASURES))[1]) for number in range(5)}
+    site.counts.take(events, {}, site.wall)
+    site.passes(8 * 86_400)
+    left = []
+    for _ in range(4):
+        site.controller.decide()
+        with database.begin() as connection:
+            left.append(connection.exec_driver_sql("SELECT count(*) FROM events").scalar())
+    assert left == [3, 1, 0, 0]
+
+
+def test_what_cannot_be_forgotten_or_told_holds_up_no_way_back(
+    site: Site, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.running()
+    site.order("finish")
+    site.store.start("winter", A, PLAN, who="ann", why="PASS", at=site.wall)
+    site.order("begin")
+    site.search(strict=0.1)
+    with database.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE events")
+    seen: list[str] = []
+
+    def tell(_promoted: Rollout) -> None:
+        seen.append(site.rollout.last.state)
+        raise RegistryError("the bucket is away")
+
+    controller = site.another("two", on_promoted=tell)
+    site.passes(31.0)  # the first one's lease is over
+    made = controller.decide()
+    assert made is not None
+    assert made.state == "rolled_back"
+    assert seen == ["rolled_back"]
+    assert "events not forgotten" in caplog.text
+    assert "aliases not moved" in caplog.text
 
 
 def test_what_it_saw_is_kept_as_it_grew_and_by_two_controllers_once(site: Site) -> None:

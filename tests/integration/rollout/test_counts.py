@@ -63,7 +63,8 @@ def test_when_anything_was_last_counted(counts: CountStore) -> None:
 def test_ids_of_old_events_are_forgotten_and_what_they_counted_is_not(counts: CountStore) -> None:
     counts.take({"old": (HERE, CLICK)}, {}, NOW)
     counts.take({"new": (HERE, CLICK)}, {}, NOW + timedelta(hours=1))
-    assert counts.forget_events(NOW + timedelta(minutes=1)) == 1
+    assert counts.forget_events(NOW + timedelta(minutes=1), most=0) == 0
+    assert counts.forget_events(NOW + timedelta(minutes=1), most=9) == 1
     assert counts.take({"new": (HERE, CLICK)}, {}, NOW) == 1
     assert counts.sums(1)[0]["all"][7].tolist() == (2 * CLICK).tolist()
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.cli import main
 from app.main import create_app
-from app.registry.checkpoint import DEFAULT_CHECKPOINT
+from app.registry.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from app.registry.place import Place
 from app.registry.store import Registry
 from app.rollout.counts import CountStore
 from app.rollout.database import Database
 from app.rollout.evidence import MEASURES
 from app.settings import Settings
+from loadtest.sibling import make_sibling
 
 TOKEN = {"authorization": "Bearer secret"}
 CLIENTS = 60
@@ -107,8 +112,6 @@ async def served(url: str, folder: Path, **options: Any) -> AsyncIterator[Replic
 def folder(tmp_path: Path) -> Path:
     registry = Registry(Place.at(str(tmp_path / "registry")))
     digest = registry.push(DEFAULT_CHECKPOINT)
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     registry.aliases.point("candidate", digest, who="ann", why="x", when=datetime.now(UTC))
     return tmp_path
 
@@ -235,6 +238,58 @@ def test_a_tester_sees_any_arm_and_counts_nowhere(url: str, folder: Path) -> Non
             arms = (await replica.status())["rollout"]["arms"]
             assert sum(arm["searches"] for arm in arms.values()) == 0
 
+    asyncio.run(story())
+
+
+def test_the_handbook_goes_back_to_last_good_and_nobody_sees_the_wrong_one_meanwhile(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the handbook's own commands, but that the plan does not wait for 30 s."""
+    plan = folder / "launch.toml"
+    plan.write_text(PLAN, encoding="utf-8")
+    monkeypatch.setattr("app.commands.rollout.LAUNCH", plan)
+    monkeypatch.setenv("REWRITE_ROLLOUTS", url)
+    monkeypatch.setenv("REWRITE_REGISTRY", str(folder / "registry"))
+    handbook = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    (block,) = [
+        one for one in re.findall(r"```sh\n(.*?)```", handbook, re.DOTALL) if "start last_good" in one
+    ]
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    registry, now = Registry(Place.at(str(folder / "registry"))), datetime.now(UTC)
+    good, wrong = load_checkpoint(DEFAULT_CHECKPOINT), folder / "wrong"
+    registry.aliases.point("last_good", registry.resolve("candidate"), who="ann", why="x", when=now)
+    digest = registry.push(make_sibling(good, wrong).path)
+    registry.aliases.point("candidate", digest, who="ann", why="x", when=now)
+
+    async def story() -> None:
+        async with served(url, folder) as replica:
+            await replica.start()
+            await replica.post("/v1/admin/rollout/promote", BECAUSE)
+            await until(lambda: serves(replica, "wrong"))
+            seen = []
+            for words in commands:
+                assert words.pop(0) == "corewrite"
+                if words[:2] == ["rollout", "status"]:
+                    await until(lambda: replica._state("running"))
+                assert await asyncio.to_thread(main, words) == 0
+                seen.append(bool((await replica.search(7))["rewrites"]))
+                await until(lambda: replica.sees("corewrite_killed 1.0")) if len(seen) == 1 else None
+            assert not any(seen[1:-1])  # killed until the end
+            await until(lambda: serves(replica, good.id))
+            await until(pointed)
+            moved = registry.aliases.all()
+            assert moved["last_good"] == moved["stable"]  # and not at what was wrong
+
+    async def pointed() -> bool:
+        return registry.aliases.all().get("stable") == registry.resolve("last_good")
+
+    async def serves(replica: Replica, checkpoint_id: str) -> bool:
+        info = f'corewrite_checkpoint_info{{digest="{weights[checkpoint_id]}",id="{checkpoint_id}"}} 1.0'
+        return bool((await replica.search(7))["rewrites"]) and await replica.sees(
+            info, "corewrite_killed 0.0"
+        )
+
+    weights = {one.id: one.weights_digest for one in (good, load_checkpoint(wrong))}
     asyncio.run(story())
 
 

@@ -263,6 +263,17 @@ def test_without_stable_there_is_nothing_to_start_from(
     assert "'stable': no such checkpoint" in capsys.readouterr().err
 
 
+def test_a_registry_out_of_reach_is_worth_another_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which its exit status says: k8s/base/cycle.yaml tries again after 1, and not after 2."""
+    (tmp_path / "registry").touch()
+    words = ["cycle", "--config", "training/configs/cycle.toml", "--window", "2026-11-08/2026-11-15"]
+    words += ["--runs", str(tmp_path / "runs"), "--registry", str(tmp_path / "registry")]
+    assert main(words) == 1
+    assert "NotADirectoryError" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [(["--workers", "2"], "are for --engine ray"), (["--engine", "ray", "--workers", "0"], "at least 1")],

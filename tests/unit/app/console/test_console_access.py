@@ -88,9 +88,13 @@ def test_whoever_guesses_is_not_listened_to_for_a_while_at_any_door(stranger: Br
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["https://evil.example", "//evil.example", "/console/../x\\", "/v1", "/consolex", "javascript:x"],
+    [
+        *("https://evil.example", "//evil.example", "/console/../x\\", "/v1", "/consolex", "javascript:x"),
+        *("/console/€", "/console/x\r\nset-cookie: a=b", "/console/\x00"),  # what no header may hold
+    ],
 )
 def test_after_the_login_nobody_is_sent_elsewhere(stranger: Browser, elsewhere: str) -> None:
+    assert stranger.post("/login", {"token": "a guess", "next": elsewhere}).status_code == 401
     assert stranger.post("/login", {"token": TOKEN, "next": elsewhere}).headers["location"] == "/console"
 
 

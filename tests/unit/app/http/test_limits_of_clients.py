@@ -81,7 +81,10 @@ def test_tokens_cannot_be_guessed_for_long(make_app: Callable[..., FastAPI]) -> 
         metrics = client.get("/metrics").text
     for cause, number in (("missing", 5), ("wrong", 3), ("blocked", 3)):
         assert f'corewrite_refused_tokens_total{{cause="{cause}"}} {number}.0' in metrics
-    assert 'outcome="shed"' not in metrics  # nobody's search
+    for outcome in ("shed", "failed"):  # nobody's search
+        assert f'outcome="{outcome}"' not in metrics
+    # That of the tester alone is, whose arm was refused.
+    assert 'corewrite_requests_total{outcome="invalid",reason="none"} 1.0' in metrics
 
 
 @pytest.mark.parametrize(

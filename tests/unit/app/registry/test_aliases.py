@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from app.errors import AliasMovedError, RegistryError
-from app.registry.aliases import Aliases, Move
+from app.registry.aliases import Aliases, Move, this_user
 from app.registry.place import Place
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -151,3 +153,14 @@ def test_a_mover_that_died_left_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert Aliases(place).current("stable") is None
     moved(place, "stable", B, None)
     assert Aliases(place).all() == {"stable": B}
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 10001"), OSError("no username set")])
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As in a container, whose user is in no list: the kill switch wants to know who throws it."""
+
+    def nameless() -> str:
+        raise error
+
+    monkeypatch.setattr("app.registry.aliases.getuser", nameless)
+    assert this_user() == f"uid {os.getuid()}@{platform.node()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from small_checkpoint import write_checkpoint, write_manifest
 
 from app.contracts.manifest import MANIFEST_NAME, Manifest, address_of
 from app.errors import CheckpointError, RegistryError, UnknownCheckpointError
-from app.registry.checkpoint import MAX_MANIFEST_BYTES, load_checkpoint
+from app.registry.checkpoint import DEFAULT_CHECKPOINT, MAX_MANIFEST_BYTES, load_checkpoint
 from app.registry.place import Place
 from app.registry.store import Refused, Registry, Stored
 
@@ -316,6 +317,10 @@ def test_a_signature_is_asked_for_where_a_setting_says_so(
     load_checkpoint(target, signers=both)
     with pytest.raises(CheckpointError, match=r"not signed by any of the 1 in .*ann\.pub\.pem"):
         Registry(place, signers=ann_public).pull(digest, target)
+    assert plain.push(source, key=ann) == digest  # bo's key is to be believed no longer
+    Registry(place, signers=ann_public).pull(digest, target)
+    with pytest.raises(CheckpointError, match="not signed by any"):
+        Registry(place, signers=bo_public).pull(digest, target)
     plain.pull(digest, target)
     spoil(b"bm90IGEgc2lnbmF0dXJl", "checkpoints", digest, "manifest.sig")
     with pytest.raises(CheckpointError, match="or altered since"):
@@ -326,6 +331,17 @@ def test_a_signature_is_asked_for_where_a_setting_says_so(
     with pytest.raises(CheckpointError, match="no public key"):
         Registry(place, signers=source / "config.json").pull(digest, target)
     del ann
+
+
+def test_the_checkpoint_of_the_package_needs_no_signature_and_a_copy_of_it_does(tmp_path: Path) -> None:
+    _, public = keys(tmp_path, "ann")
+    assert load_checkpoint(DEFAULT_CHECKPOINT, signers=public).path == DEFAULT_CHECKPOINT
+    shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "default")
+    with pytest.raises(CheckpointError, match="not signed"):
+        load_checkpoint(tmp_path / "default", signers=public)
+    (tmp_path / "none.pem").touch()
+    with pytest.raises(CheckpointError, match="no public key"):  # while somebody looks
+        load_checkpoint(DEFAULT_CHECKPOINT, signers=tmp_path / "none.pem")
 
 
 def test_a_manifest_of_the_first_version_is_read(registry: Registry, source: Path) -> None:

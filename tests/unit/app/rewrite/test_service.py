@@ -206,7 +206,7 @@ def test_overload_is_shed_and_leaves_nothing_behind() -> None:
         assert sum(isinstance(result, OverloadedError) for result in results) == 6
         assert engine.peak == 1
         assert metric(app, "corewrite_shed_total", cause="queue_full") == 6
-        assert metric(app, "corewrite_inflight_requests") == 0
+        assert metric(app, "corewrite_inflight_requests", gate="rewrite") == 0
 
     run(
         scenario,
@@ -239,7 +239,7 @@ def test_a_cancelled_client_does_not_cancel_what_others_wait_for() -> None:
         with pytest.raises(asyncio.CancelledError):
             await leader
         assert engine.cancelled == 0
-        assert metric(app, "corewrite_inflight_requests") == 0
+        assert metric(app, "corewrite_inflight_requests", gate="rewrite") == 0
 
     run(scenario, FakeEngine(delay_s=0.03))
 
