@@ -252,7 +252,7 @@ LOG_FIELDS: Mapping[str, str] = {
     "method": "HTTP method",
     "path": "path of the request, cut at 128 characters; never its query string",
     "status": "HTTP status",
-    "duration_ms": "milliseconds from the first byte of headers to the last byte of the answer",
+    "duration_ms": "milliseconds from when the head was there to the last byte of the answer",
     "query_hash": "first 12 hex digits of the query's SHA-256, keyed by REWRITE_LOG_HASH_KEY where set",
     "query_chars": "length of the query in characters",
     "query": "the raw query; only with REWRITE_LOG_QUERIES",

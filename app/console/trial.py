@@ -21,7 +21,7 @@ from app.signals.records import Candidate, DocumentSignal, RankingStage
 STAGES: tuple[RankingStage, ...] = ("finerank", "rawrank")
 ARMS = ("stable", "canary", "holdout")
 _SCORE = re.compile(
-    r"\s*([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(?:\t|\|)\s*(.*)", re.ASCII
+    r"\s*([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(?:\t|\|)\s*(.*)", re.ASCII
 )
 
 

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.contracts.manifest import CHECKPOINT_ID
-from app.errors import BadRequestError
-from app.http.body import read_body
+from app.http.body import parse_request, read_body
 from app.http.schemas import WireError
 
 if TYPE_CHECKING:
@@ -70,12 +69,7 @@ class AdminHandlers:
         """POST /admin/checkpoints/activate."""
         self.bearer.require(request)
         body = await read_body(request, max_bytes=_MAX_BODY_BYTES, timeout_s=self.body_timeout_s)
-        try:
-            asked = ActivateRequest.model_validate_json(body)
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            name = ".".join(str(part) for part in problem["loc"]) or "body"
-            raise BadRequestError(f"{name}: {problem['msg']}") from error
+        asked = parse_request(body, ActivateRequest)
         activation = await self.activator.activate(asked.id, asked.mechanism)
         return Response(to_json(asdict(activation)), media_type="application/json")
 

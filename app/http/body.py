@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 _MAX_PROBLEMS = 5
+_MOST_LISTED = 1000
+"""Of more problems only the number is told: pydantic lists all or none, and a million take seconds."""
 _MAX_NAME_CHARS = 64
 # Longer integers are beyond every field; as infinity they fail where they stand, not the whole document.
 _MAX_INT_DIGITS = 400
@@ -77,10 +79,7 @@ def parse_request(body: bytes, model: type[M]) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        if (
-            error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
-            != "json_invalid"
-        ):
+        if error.error_count() > 1 or _problems(error)[0]["type"] != "json_invalid":
             _refuse(error)
     return _validated(_lenient_json(body), model)
 
@@ -129,10 +128,16 @@ def _refuse(error: ValidationError) -> NoReturn:
 
 def what_is_wrong(error: ValidationError) -> str:
     """What is wrong, naming the fields; nothing that a client sent is quoted."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if error.error_count() > _MOST_LISTED:
+        return f"body: {error.error_count()} fields are unknown or wrong"
+    problems = _problems(error)
     shown = "; ".join(_told(problem) for problem in problems[:_MAX_PROBLEMS])
     more = len(problems) - _MAX_PROBLEMS
     return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def _problems(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False, include_context=False)
 
 
 def _told(problem: ErrorDetails) -> str:

@@ -87,7 +87,8 @@ def lifespan(
             for part in starting:
                 await part.start()
                 clean_ups.append(part.close)
-            lifecycle.status = "ready"
+            if lifecycle.status == "starting":  # and not told to stop meanwhile
+                lifecycle.status = "ready"
             LOGGER.info("ready")
             yield
         except CorewriteError as error:

@@ -46,6 +46,10 @@ class WireBaseScores(BaseModel):
     finerank: FiniteFloat | None = None
 
 
+# One float that is none is told, not a thousand: their messages would take longer than the search.
+_IMAGE = Field(min_length=1, max_length=MAX_IMAGE_DIM, fail_fast=True)
+
+
 class WireCandidate(BaseModel):
     """A document that the original query found."""
 
@@ -55,7 +59,7 @@ class WireCandidate(BaseModel):
     text: Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)] = Field(
         description="What the document says. Unlike a query it may have any character."
     )
-    image: Annotated[list[FiniteFloat], Field(min_length=1, max_length=MAX_IMAGE_DIM)] | None = Field(
+    image: Annotated[list[FiniteFloat], _IMAGE] | None = Field(
         default=None,
         description=(
             "Embedding of its image, of the size that the relevance model reads; a model that reads none "

@@ -17,7 +17,7 @@ import numpy as np
 from app.errors import RelevanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from app.relevance.base import Floats
     from app.relevance.texts import Row
@@ -104,6 +104,7 @@ class Batcher:
         self._thread.join()
 
     def _live(self) -> None:
+        """Compute until closed. Whatever goes wrong, the thread lives on, and nobody waits for nothing."""
         while True:
             with self._wake:
                 while not (self._waiting or self._closed):
@@ -111,33 +112,42 @@ class Batcher:
                 jobs, self._waiting = list(self._waiting), deque()
                 closed = self._closed
             if closed:
-                for job in jobs:
-                    _settle(job, RelevanceError("the relevance model is closed"))
+                _fail(jobs, RelevanceError("the relevance model is closed"))
                 return
             for head in dict.fromkeys(job.head for job in jobs):
-                self._compute(head, [job for job in jobs if job.head is head])
+                own = [job for job in jobs if job.head is head]
+                try:
+                    self._compute(head, own)
+                except Exception as error:  # noqa: BLE001 - no room for the answers, say
+                    _fail(own, error)
 
     def _compute(self, head: RunsRows, jobs: list[Job]) -> None:
         for job in jobs:
             try:
-                job.rows = job.make_rows()
+                job.rows = [] if job.future.done() else job.make_rows()
             except Exception as error:  # noqa: BLE001 - whatever it was, it is this caller's alone
-                _settle(job, RelevanceError(f"{type(error).__name__}: {error}"))
+                _fail([job], error)
         everything = [(job, place) for job in jobs for place in range(len(job.rows))]
         for group in buckets([len(job.rows[place].ids) for job, place in everything]):
-            wanted = [everything[n] for n in group if not everything[n][0].future.cancelled()]
+            wanted = [everything[n] for n in group if not everything[n][0].future.done()]
             if not wanted:
                 continue
             try:
                 found = head.run([job.rows[place] for job, place in wanted])
+                pairs = list(zip(wanted, found, strict=True))
             except Exception as error:  # noqa: BLE001 - every row of this run is suspect, none of another
-                for job in dict.fromkeys(job for job, _ in wanted):
-                    _settle(job, RelevanceError(f"{type(error).__name__}: {error}"))
+                _fail(dict.fromkeys(job for job, _ in wanted), error)
                 continue
-            for (job, place), result in zip(wanted, found, strict=True):
+            for (job, place), result in pairs:
                 job.found[place] = result
                 if len(job.found) == len(job.rows):
                     _settle(job, np.stack([job.found[n] for n in range(len(job.rows))]))
+
+
+def _fail(jobs: Iterable[Job], error: Exception) -> None:
+    told = error if isinstance(error, RelevanceError) else RelevanceError(f"{type(error).__name__}: {error}")
+    for job in jobs:
+        _settle(job, told)
 
 
 def _settle(job: Job, answer: Floats | RelevanceError) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +36,7 @@ class OnnxRelevance:
         threads: of one run; runs follow one another.
         provider: ONNX Runtime's name of where to compute.
         max_rows: rows that may wait; a caller beyond that is refused.
-        max_known: document embeddings to remember; each takes 4 bytes a dimension and its text.
+        max_known: document embeddings to remember; each takes 4 bytes a dimension and a few hundred.
 
     Raises:
         CheckpointError: a file is missing or altered, or a graph is not what the manifest says; the message
@@ -62,7 +64,7 @@ class OnnxRelevance:
             if head is not None
         }
         self._texts = Texts.of_file(path / self.manifest.tokenizer)
-        self._known: LruCache[Content, Floats] = LruCache(
+        self._known: LruCache[bytes, Floats] = LruCache(
             max_entries=max_known, ttl_s=float("inf"), clock=lambda: 0.0
         )
         self._batcher = Batcher(max_rows=max_rows)
@@ -85,13 +87,14 @@ class OnnxRelevance:
     async def embed_documents(self, documents: Sequence[Content]) -> Floats:
         """See `Relevance.embed_documents`."""
         head = self._head("embedding", self.manifest.embedding)
-        known = {document: self._known.get(document) for document in dict.fromkeys(documents)}
+        named = {document: _name_of(document) for document in documents}
+        known = {document: self._known.get(name) for document, name in named.items()}
         new = [document for document, vector in known.items() if vector is None]
         if new:
             found = await self._run("embedding", lambda: self._texts.documents(new, head), len(new))
             for document, vector in zip(new, found, strict=True):
                 # A copy: a row alone would keep all of `found` for as long as its document is asked for.
-                self._known.put(document, vector.copy())
+                self._known.put(named[document], vector.copy())
                 known[document] = vector
         return np.array([known[document] for document in documents], np.float32)
 
@@ -122,6 +125,14 @@ class OnnxRelevance:
         if head is None:
             raise RelevanceError(f"{self.manifest.model_id} has no head for {kind}")
         return head
+
+
+def _name_of(document: Content) -> bytes:
+    """By which it is remembered: a document may be of some kilobytes, and its image of as many again."""
+    told = hashlib.blake2b(document.text.encode("utf-8", "surrogatepass"), digest_size=16)
+    if document.image is not None:
+        told.update(b"\0" + array("d", document.image).tobytes())
+    return told.digest()
 
 
 def read_verified(path: Path) -> RelevanceManifest:

@@ -1,7 +1,7 @@
 """The remaining budget of a request. Pure: times in, a deadline out.
 
 The budget is the smallest of the body's `deadline_ms`, the header `x-envoy-expected-rq-timeout-ms` and the
-server's default; it starts when the request's first byte of headers was seen, so a slow body spends it.
+server's default; it starts when the request's head was there, so a slow body spends it.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ within its deadline, with its text untouched, and where there is no rewrite a re
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-import unicodedata
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -226,5 +226,7 @@ class RewriteService:
 
 
 def _is_cut_by_prompt(text: str) -> bool:
-    """Whether compatibility forms unfold to more characters than the model reads ("ﷺ" becomes 18)."""
-    return not text.isascii() and len(unicodedata.normalize("NFKC", text)) > prompt.MAX_QUERY_CHARS
+    """Whether the model would read more than it may: "ﷺ" unfolds to 18 characters, "<|" is broken up."""
+    if text.isascii() and "<|" not in text:
+        return False
+    return len(prompt.clean(text, sys.maxsize)) > prompt.MAX_QUERY_CHARS

@@ -24,6 +24,13 @@ def test_lines_are_candidates_with_a_score_or_without() -> None:
     assert asked.stages == ["recall", "finerank"]
 
 
+@pytest.mark.parametrize("line", ["1" * 50_000, "." + "1" * 50_000, "1" * 50_000 + "e", "1 " * 25_000])
+def test_a_long_line_takes_no_longer_than_its_length(line: str) -> None:
+    """A pattern that reads it in two ways would take hours for one that has no bar in the end."""
+    with pytest.raises(BadRequestError, match="text"):
+        request_of(fields_of({"query": "rn", "candidates": line}))
+
+
 def test_scores_are_of_the_stage_that_was_chosen() -> None:
     (one,) = request_of(fields_of({"query": "x", "candidates": "2 | a", "stage": "rawrank"})).candidates
     assert one.base_score is not None

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import BadRequestError
-from app.http.body import parse_batch, parse_rewrite
+from app.http.body import parse_batch, parse_request, parse_rewrite
 from app.http.schemas import RewriteRequest
+from app.http.signal_schemas import SignalsRequest
 
 
 def detail_of(body: Any) -> str:
@@ -106,6 +107,20 @@ def test_nothing_a_client_sent_is_quoted_but_field_names() -> None:
 def test_many_problems_are_told_in_few_words() -> None:
     detail = detail_of({"query": "a", **{f"field_{n}": 1 for n in range(1000)}})
     assert detail.endswith("and 995 more")
+
+
+def test_of_very_many_problems_the_number_is_told() -> None:
+    """Their list, which pydantic makes whole, would take seconds of everybody's time."""
+    body = json.dumps({"query": "rn", **{f"k{n}": 0 for n in range(1001)}}).encode()
+    with pytest.raises(BadRequestError, match=r"^body: 1001 fields are unknown or wrong$"):
+        parse_rewrite(body)
+
+
+def test_of_an_image_only_the_first_float_that_is_none_is_told() -> None:
+    candidate = {"id": "a", "text": "nurse", "image": [0.5, *[""] * 500]}
+    body = json.dumps({"query": "rn", "candidates": [candidate]}).encode()
+    with pytest.raises(BadRequestError, match=r"^candidates\.0\.image\.1: Input should be a valid number$"):
+        parse_request(body, SignalsRequest)
 
 
 def test_whole_numbers_may_be_written_with_a_point() -> None:

@@ -108,6 +108,20 @@ def test_bodies_beyond_the_limit_are_413(make_app: Callable[..., FastAPI]) -> No
                 assert response.json()["error"] == "body_too_large"
 
 
+def test_who_is_told_to_stop_while_starting_is_never_ready(
+    make_app: Callable[..., FastAPI], engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, start = make_app(), engine.start
+
+    async def told() -> None:
+        await start()
+        app.state.lifecycle.status = "draining"  # as a signal does
+
+    monkeypatch.setattr(engine, "start", told)
+    with TestClient(app) as client:
+        assert client.get("/readyz").json()["status"] == "draining"
+
+
 def test_probes(make_app: Callable[..., FastAPI], engine: FakeEngine) -> None:
     client = TestClient(make_app())
     assert client.get("/readyz").status_code == 503

@@ -88,20 +88,43 @@ def test_callers_share_runs_and_one_failure_stays_with_its_rows() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [([[1.0]] * 3, "argument 2 is longer"), ([[1.0], [1.0, 2.0]], "same shape")],
+    ids=["more results than rows", "results of different shapes"],
+)
+def test_a_head_that_answers_nonsense_fails_its_caller_and_serves_the_next(
+    answers: list[list[float]], says: str
+) -> None:
+    class Nonsense:
+        def run(self, _rows: Sequence[Row]) -> Floats:
+            return [np.array(one, np.float32) for one in answers]  # type: ignore[return-value]
+
+    async def scenario() -> None:
+        batcher = Batcher(max_rows=100)
+        with pytest.raises(RelevanceError, match=says):
+            await batcher.run(Nonsense(), lambda: rows(2, 2), 2)
+        assert (await batcher.run(Lengths(), lambda: rows(3), 1)).tolist() == [3]
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_a_caller_gave_up_is_not_computed() -> None:
     async def scenario() -> None:
         head, batcher = Lengths(), Batcher(max_rows=100)
         head.gate.clear()
         first = asyncio.create_task(batcher.run(head, lambda: rows(1), 1))
         await asyncio.to_thread(head.entered.wait)
-        given_up = asyncio.create_task(batcher.run(head, lambda: rows(5, 6), 2))
+        made: list[int] = []
+        given_up = asyncio.create_task(batcher.run(head, lambda: made.append(1) or rows(5, 6), 2))
         kept = asyncio.create_task(batcher.run(head, lambda: rows(6), 1))
         await asyncio.sleep(0)
         given_up.cancel()
         await asyncio.sleep(0)
         head.gate.set()
         await asyncio.gather(first, kept)
-        assert head.runs == [1, 1]
+        assert (head.runs, made) == ([1, 1], [])
         batcher.close()
 
     asyncio.run(scenario())
