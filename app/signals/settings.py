@@ -114,7 +114,7 @@ class SignalSettings(BaseSettings):
         default=10_000,
         ge=0,
         description=(
-            "Searches kept so at a time (a few kB each, some 20 with a long context); one more lets go of the "
+            "Searches kept so at a time (a few kB each, some 20 with long contexts); one more lets go of the "
             "one longest unused. 10,000: a minute of 160 searches a second. 0: none."
         ),
     )

@@ -89,6 +89,17 @@ def test_nobody_inside_is_root_or_writes_to_it(serve: Image) -> None:
     assert status(serve, "python", "-c", write.replace("/opt/corewrite", "/tmp")) == 0  # noqa: S108
 
 
+def test_whoever_is_inside_may_throw_the_kill_switch(serve: Image) -> None:
+    """Though the user has no name there, which the audit trail asks for."""
+    store = "sqlite:////tmp/rollouts.db"
+    words = ("corewrite", "rollout", "kill", "--why", "drill")
+    done = subprocess.run(
+        serve.command(*words, REWRITE_ROLLOUTS=store), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"KILLED .* by uid 10001@\S+: drill", done.stdout)
+
+
 def test_it_says_what_it_is_made_of(serve: Image) -> None:
     listed = serve.root / serve.config["Labels"]["io.corewrite.sbom"].lstrip("/")
     parts = {part["name"].lower(): part["version"] for part in json.loads(listed.read_text())["components"]}
