@@ -101,11 +101,13 @@ class Cycle:
         """Go through the steps that are not done; return the name of the verdict.
 
         Raises:
-            CycleError: another cycle works in this folder, or `stable` has moved since this one began.
+            CycleError: another cycle works in this folder, or one of another window has; `stable` has moved
+                since this one began.
             CheckpointError, DataError, RegistryError: something cannot be read.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked(self._folder / "lock"):
+            self._require_same_window()
             incumbent = self._ingest()
             checkpoint = self._folder / "checkpoint"
             if not checkpoint.exists():
@@ -118,6 +120,16 @@ class Cycle:
                 self._once("alias", lambda: self._point(digest, incumbent))
             write_whole(self._folder / "summary.md", self._summary(verdict, digest, incumbent))
             return verdict
+
+    def _require_same_window(self) -> None:
+        """A folder has the name of a window's last day, which another window may have too."""
+        ours = [self._window.first.isoformat(), self._window.last.isoformat()]
+        theirs = self._once("window", lambda: ours)
+        if theirs != ours:
+            raise CycleError(
+                f"{self._folder} is of the window {'/'.join(theirs)}, and what it has found is not about "
+                f"{'/'.join(ours)}: give it another folder (--runs)"
+            )
 
     @property
     def _report(self) -> Path:

@@ -23,6 +23,7 @@ from app.relevance.manifest import RelevanceManifest
 from training.calibrate import make_probes
 from training.card import preference_card
 from training.config import ConfigError, LoopConfig
+from training.datasets.examples import DataError
 from training.loop import Loop, Material, measured_phases
 from training.loop_plot import draw_loop
 from training.on_ray import RaySampler
@@ -44,6 +45,8 @@ def run(config: LoopConfig, run_dir: Path, out: Path, workers: Workers | None = 
     claim(run_dir, config)
     load_checkpoint(config.checkpoint)  # one that the last policy could not be published from is refused now
     searches = read_searches(config, run_dir)
+    if not searches.learning:
+        raise DataError("no search with a click to learn from: see logs, since and until")
     sampler = make_sampler(config, searches.corpus, workers)
     policy = Loop(config, material_of(searches, sampler), run_dir).run()
     draw_loop(run_dir, config.phases, run_dir / "phases.png")

@@ -52,7 +52,7 @@ ACTS: Mapping[str, Act] = {
     "promote": Act(
         "Promote",
         "All clients get checkpoint {checkpoint} for {stages}, now and for good, whatever the statistics "
-        "say. The alias stable will point to it, and last_good, unless it does so too, to what is stable now.",
+        "say. The alias stable will point to it, and last_good, unless it does, to what is now.",
         "Promoted: everybody gets it.",
         states=("running", "paused"),
     ),

@@ -118,6 +118,7 @@ class Controller:
             in_step_s=self._elapsed(rollout, "step", rollout.entered),
             in_rollout_s=self._elapsed(rollout, "rollout", rollout.started),
             data_age_s=data_age_s(self._counts, rollout, self._now()),
+            paused=rollout.last.state == "paused",
         )
         periods = periods_of(self._counts, rollout, self._dealt)
         verdict = judge(rollout.plan, periods, moment)

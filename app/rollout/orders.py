@@ -170,6 +170,7 @@ class Orders:
             (at - rollout.entered).total_seconds(),
             (at - rollout.started).total_seconds(),
             data_age_s(self.counts, rollout, at),
+            paused=rollout.last.state == "paused",
         )
         verdict = judge(rollout.plan, periods, moment)
         return told | {

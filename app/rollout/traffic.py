@@ -61,6 +61,10 @@ class Dealing:
         return Place(found.arm, found.variant, stages, self._cell(found.bucket))
 
     def _cell(self, bucket: int) -> Cell:
+        # Who was given the original for the kill switch says nothing of the canary: what is counted of them
+        # is of before the next rollout, and this one's data grow old, by which nothing is promoted.
+        if self.killed and self.rollout:
+            return Cell(0, self.rollout, impacted=False, bucket=bucket)
         return Cell(self.rollout, self.step, impacted=False, bucket=bucket)
 
 
@@ -81,12 +85,11 @@ class Traffic:
 
     def place(self, query: Query) -> Place:
         """Return where a query belongs."""
-        found = self.dealing.place(query.client_id or query.query_id)
-        if query.arm is not None:
-            variant: Variant = "canary" if query.arm == "canary" else "stable"
-            stages = () if self.dealing.killed else self.dealing.stages[variant]
-            found = Place(query.arm, variant, stages, None)
-        return replace(found, stages=()) if self.stopped else found
+        dealing = replace(self.dealing, killed=True) if self.stopped else self.dealing
+        if query.arm is None:
+            return dealing.place(query.client_id or query.query_id)
+        variant: Variant = "canary" if query.arm == "canary" else "stable"
+        return Place(query.arm, variant, () if dealing.killed else dealing.stages[variant], None)
 
 
 def dealing(

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,19 @@ def test_without_stable_there_is_nothing_to_start_from(
     words += ["--runs", str(tmp_path / "runs"), "--registry", str(tmp_path / "registry")]
     assert main(words) == 2
     assert "'stable': no such checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stable")
+def test_a_folder_of_another_window_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Both have the name of their last day; the verdict that is there is not about the other one."""
+    told = Told()
+    assert cycle(tmp_path, told).run() == "PASS"
+    other = DataWindow(first=WINDOW.first, last=WINDOW.last + timedelta(hours=12))
+    assert config(tmp_path).name_of(other) == config(tmp_path).name_of(WINDOW)
+    again = Cycle(config(tmp_path), other, registry_of(tmp_path), tmp_path / "week", told.steps())
+    with pytest.raises(CycleError, match=r"of the window 2026-11-08.*give it another folder"):
+        again.run()
+    assert cycle(tmp_path, told).run() == "PASS"
 
 
 def test_a_registry_out_of_reach_is_worth_another_try(

@@ -29,12 +29,14 @@ from training.card import preference_card
 from training.cli_train import run_loop
 from training.config import ConfigError, LogConfig, LoopConfig, SampleConfig, SearchesConfig
 from training.datasets.beir import Document
+from training.datasets.examples import DataError
 from training.datasets.instances import Instance, Seen
 from training.evaluate import Rewrite
 from training.needs import Need
 from training.on_ray import workers_for
-from training.run_loop import claim
+from training.run_loop import claim, run
 from training.searches import (
+    Searches,
     logged,
     read_documents,
     read_searches,
@@ -105,6 +107,13 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
     claim(tmp_path / "run", config.model_copy(update={"threads": 7}))
     with pytest.raises(ConfigError, match=r"another `seed`: go on with"):
         claim(tmp_path / "run", config.model_copy(update={"seed": 2}))
+
+
+def test_a_log_without_a_click_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(tmp_path, JOBS).model_copy(update={"checkpoint": DEFAULT_CHECKPOINT})
+    monkeypatch.setattr("training.run_loop.read_searches", lambda *_: Searches([], [], [], []))
+    with pytest.raises(DataError, match="no search with a click to learn from"):
+        run(config, tmp_path / "run", tmp_path / "out")
 
 
 def test_an_unusable_config_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

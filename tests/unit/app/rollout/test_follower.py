@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeCheckpoint, FakeEngine
 
 from app.errors import CheckpointError, StoreError
+from app.rewrite.answer import Query
 from app.rewrite.lineup import Lineup, Lineups, Serving
 from app.rollout.assignment import BUCKETS
 from app.rollout.follower import Follower
@@ -268,6 +269,33 @@ def test_the_kill_switch_is_for_everybody() -> None:
         assert replica.traffic.dealing.place("anybody").stages == ()
         await replica.sees(rollout("begin"))
         assert not replica.traffic.killed
+
+    scenario(story)
+
+
+@pytest.mark.parametrize("by", ["the store", "a file"])
+def test_who_gets_the_original_for_the_kill_switch_says_nothing_of_the_canary(by: str) -> None:
+    """What is counted of them is of before the next rollout: they would thin out any harm."""
+
+    def cells(replica: Replica) -> set[tuple[int, int]]:
+        asked = [Query(text="x", query_id=f"q{number}") for number in range(50)]
+        places = [replica.traffic.place(one) for one in asked]
+        return {(place.cell.rollout, place.cell.step) for place in places if place.cell}
+
+    async def story(replica: Replica) -> None:
+        await replica.sees(rollout("begin"))
+        assert cells(replica) == {(1, 0)}
+        await replica.sees(rollout("begin"), killed=by == "the store")
+        replica.traffic.stopped = {"x"} if by == "a file" else set()
+        assert cells(replica) == {(0, 1)}
+        assert all(not replica.traffic.place(Query(text="x", query_id=name)).stages for name in "abc")
+        tester = replica.traffic.place(Query(text="x", query_id="a", arm="canary"))
+        assert (tester.arm, tester.stages, tester.cell) == ("canary", (), None)
+        replica.traffic.stopped = set()
+        await replica.sees(rollout("begin"))
+        assert cells(replica) == {(1, 0)}
+        await replica.sees(rollout("begin", "rollback"), killed=True)
+        assert cells(replica) == {(0, 1)}  # as without the switch
 
     scenario(story)
 
