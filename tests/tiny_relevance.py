@@ -14,8 +14,8 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop")
 SIZE = 32
 
 
-def tiny_model() -> RelevanceModel:
-    """One layer reads texts alone, the others pairs together."""
+def tiny_model(*, dropout: float = 0.0) -> RelevanceModel:
+    """One layer reads texts alone, the others pairs together; with dropout it is ready to be trained."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(WORDS),
@@ -23,11 +23,11 @@ def tiny_model() -> RelevanceModel:
         num_hidden_layers=JOINT_LAYERS + 1,
         num_attention_heads=4,
         intermediate_size=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         attn_implementation="eager",
     )
-    return RelevanceModel(BertModel(config, add_pooling_layer=False)).eval()
+    return RelevanceModel(BertModel(config, add_pooling_layer=False)).train(dropout > 0)
 
 
 def tiny_tokenizer() -> Tokenizer:

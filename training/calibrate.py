@@ -1,4 +1,7 @@
-"""Fitting the confidence of a checkpoint on what it was not trained on.
+"""Fitting the confidence of a checkpoint on what it was not trained on, phrases of the catalogue aside.
+
+Those are the ones that it was trained on, misspelt anew, so of spelling it seems a little surer than it
+should be; rare phrases, which it was not trained on, are among the probes against that.
 
 Probes are queries with the answers that would be right: held-out titles of known occupations, titles of
 occupations hidden whole, canonical ones too (no answer is right), misspelt and clean product phrases, rare

@@ -37,6 +37,7 @@ from app.relevance.texts import Row, Texts
 from training.config import RelevanceConfig
 from training.datasets.judgements import NEGATIVES, Judgement, Judgements
 from training.quantised import Mode, quantise_linears
+from training.sft import forget_after
 from training.vision import IMAGE_DIM
 
 JOINT_LAYERS = 2
@@ -305,12 +306,9 @@ def train(
     model.bert.embeddings.word_embeddings.weight.requires_grad_(requires_grad=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=0.01)
-    step, state_file, log_file = 0, run_dir / "state.pt", run_dir / "steps.jsonl"
-    if state_file.exists():
-        saved: dict[str, Any] = torch.load(state_file, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step = saved["step"]
+    state_file, log_file = run_dir / "state.pt", run_dir / "steps.jsonl"
+    step = _taken(state_file, model, optimizer)
+    forget_after(log_file, step)
     names, shares = list(config.mixture), list(config.mixture.values())
     with (
         log_file.open("a", encoding="utf-8") as log,
@@ -351,10 +349,24 @@ def train(
             bar.set_postfix({name: f"{float(term.detach()):.3f}" for name, term in terms.items()})
             bar.update()
             if step % config.save_every == 0 or step == config.steps:
-                part = state_file.with_suffix(".part")
-                torch.save(
-                    {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, part
-                )
-                part.replace(state_file)
+                _keep(state_file, model, optimizer, step)
     model.compute("eight bits")
     return model.eval(), tokenizer
+
+
+def _taken(file: Path, model: RelevanceModel, optimizer: torch.optim.Optimizer) -> int:
+    """Go back to what was kept, if anything was; return the steps that were taken by then."""
+    if not file.exists():
+        return 0
+    saved: dict[str, Any] = torch.load(file, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["rng"])  # by which dropout draws
+    return int(saved["step"])
+
+
+def _keep(file: Path, model: RelevanceModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    part = file.with_suffix(".part")
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    torch.save(state | {"rng": torch.get_rng_state()}, part)
+    part.replace(file)

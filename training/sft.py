@@ -48,6 +48,7 @@ class State:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "step": self.step,
             "pool": self.pool,
         }
@@ -61,6 +62,8 @@ class State:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         torch.set_rng_state(saved["rng"])
+        if saved["rng_cuda"]:
+            torch.cuda.set_rng_state_all(saved["rng_cuda"])
         self.step, self.pool = saved["step"], saved["pool"]
 
 
@@ -174,7 +177,7 @@ def train(config: RunConfig, run_dir: Path) -> tuple[Qwen3ForCausalLM, Tokenizer
     if state_file.exists():
         state.load(state_file)
     log_file = run_dir / "steps.jsonl"
-    _forget_after(log_file, state.step)
+    forget_after(log_file, state.step)
     saved_at = state.step
     with (
         log_file.open("a", encoding="utf-8") as log,
@@ -227,7 +230,7 @@ def _step(state: State, batch: list[Encoded], optim: OptimConfig, device: torch.
     return float(loss.detach()), int(ids.numel())
 
 
-def _forget_after(log_file: Path, step: int) -> None:
+def forget_after(log_file: Path, step: int) -> None:
     """Drop the log lines of steps that a resumed run will take again."""
     if log_file.exists():
         lines = log_file.read_text(encoding="utf-8").splitlines(keepends=True)

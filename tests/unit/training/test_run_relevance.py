@@ -77,7 +77,11 @@ def trained(run_dir: Path, letters: Letters) -> RelevanceModel:
     return train(CONFIG, {"letters": letters, "images": Images()}, letters, run_dir)[0]
 
 
-def test_a_run_that_is_interrupted_goes_on_to_the_same_model(tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_goes_on_to_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What dropout leaves out is drawn by chance.
+    monkeypatch.setattr(relevance, "base_model", lambda: (tiny_model(dropout=0.1), tiny_tokenizer()))
     whole = trained(tmp_path / "whole", Letters())
     interrupted = Letters()
     interrupted.fails_at = 40
@@ -88,8 +92,7 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_model(tmp_path: Path) -> 
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "steps.jsonl").read_text().splitlines()]
-    assert steps[-1] == CONFIG.steps
-    assert set(steps) == set(range(1, CONFIG.steps + 1))
+    assert steps == list(range(1, CONFIG.steps + 1))
 
 
 @pytest.mark.parametrize("eight_bits", [True, False])
