@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from loadtest.capacity import PRICE_PER_CORE_HOUR, Costs, Mix, Need, demand, need, read_costs
+from loadtest.capacity import PRICE_PER_CORE_HOUR, Costs, Mix, Need, demand, need, read_costs, saturation
 
 Told = Mapping[str, Any]
 OVERVIEW = (
@@ -27,7 +27,9 @@ CHECKED = (
 )
 EXTRAPOLATED_PER_S = 100_000.0
 HIT_RATIOS = (0.0, 0.5, 0.8, 0.95)
-CORES, UTILISATION, ZONES = 2, 0.6, 3
+CORES, ZONES = 2, 3
+UTILISATION, RANKING_UTILISATION = 0.6, 0.3
+"""Of what the model says; half where replicas rank, for far beyond that they do not answer in time."""
 
 
 def page(told: Told, drawn: Sequence[str]) -> str:
@@ -118,7 +120,7 @@ def _capacity(told: Told) -> str:
                 wanted,
                 rate=EXTRAPOLATED_PER_S,
                 cores=CORES,
-                utilisation=UTILISATION,
+                utilisation=RANKING_UTILISATION if signals else UTILISATION,
                 zones=ZONES,
                 price_per_core_hour=PRICE_PER_CORE_HOUR,
             )
@@ -139,14 +141,29 @@ saturation by the model ([docs/capacity.md](../../docs/capacity.md)), and what a
 
 {_table(CHECKED, _checks(told))}
 
-**{EXTRAPOLATED_PER_S:,.0f} rewrites/s, extrapolated**: nobody has measured it. Replicas of {CORES} cores at
-{UTILISATION:.0%} of saturation, {ZONES} zones of which one may be lost, {Mix(0).candidates:.0f} candidates
-a signals call, ${PRICE_PER_CORE_HOUR:g} per core and hour (assumed). `python -m loadtest.capacity` takes
-others.
+{_in_time(told, costs)}
+
+**{EXTRAPOLATED_PER_S:,.0f} rewrites/s, extrapolated**: nobody has measured it. Replicas of {CORES} cores
+at {UTILISATION:.0%} of saturation, {RANKING_UTILISATION:.0%} where they rank; {ZONES} zones, one may be lost;
+{Mix(0).candidates:.0f} candidates a signals call, ${PRICE_PER_CORE_HOUR:g} per core and hour (assumed).
+`python -m loadtest.capacity` takes others.
 
 {_table(head, rows)}
 
 GPU: {"; ".join(told.get("gpu", ())) or "not measured"}."""
+
+
+def _in_time(told: Told, costs: Costs) -> str:
+    """What ramp says beside the model, which counts what is answered and not what is answered in time."""
+    for one in told.get("scenarios", ()):
+        if one["name"] == "ramp" and one.get("saturation_per_s"):
+            seen = float(one["saturation_per_s"])
+            said, _ = saturation(demand(costs, Mix(one["measures"]["hit_ratio"])), cores=CORES)
+            return (
+                f"**With signals the model is no promise of time**: it says {said:.1f} journeys/s, and from "
+                f"{seen:.1f} on ({seen / said:.0%}) ramp has stages left out for want of time."
+            )
+    return "With signals: not measured against ramp."
 
 
 def _waits(costs: Costs) -> str:

@@ -361,7 +361,8 @@ def _taken(file: Path, model: RelevanceModel, optimizer: torch.optim.Optimizer) 
     saved: dict[str, Any] = torch.load(file, weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    torch.set_rng_state(saved["rng"])  # by which dropout draws
+    if "rng" in saved:  # by which dropout draws; runs that were begun before it was kept go on without
+        torch.set_rng_state(saved["rng"])
     return int(saved["step"])
 
 

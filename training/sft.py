@@ -62,8 +62,9 @@ class State:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         torch.set_rng_state(saved["rng"])
-        if saved["rng_cuda"]:
-            torch.cuda.set_rng_state_all(saved["rng_cuda"])
+        on_gpus = saved.get("rng_cuda", [])
+        if on_gpus and len(on_gpus) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(on_gpus)
         self.step, self.pool = saved["step"], saved["pool"]
 
 

@@ -32,6 +32,8 @@ Cause = Literal[
 ]
 # Connections beyond the limit that are still told so, and may ask for health; any more are cut off unheard.
 TOLD_SO = 32
+# Seconds in which these have to ask: who holds such a place and says nothing keeps out who asks for health.
+_TOLD_SO_S = 1.0
 # Files that are no connection of a client's: logs, store, Redis, a fleet, checkpoints; and those told so.
 _OTHER_FILES = 100 + TOLD_SO
 # Requests that may wait on one connection for those before; clients of today send none ahead.
@@ -241,7 +243,9 @@ class Connection(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         if self._head_timer is None and self.timeout_keep_alive_task is None:
-            self._head_timer = self.loop.call_later(self._limits.header_timeout_s, self._head_is_late)
+            most_s = self._limits.header_timeout_s
+            most_s = min(most_s, _TOLD_SO_S) if self._excess else most_s
+            self._head_timer = self.loop.call_later(most_s, self._head_is_late)
 
     def _head_is_late(self) -> None:
         self._head_timer = None

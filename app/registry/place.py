@@ -162,8 +162,10 @@ class Place:
         """Write a file whole, whether there is one or not: who reads meanwhile finds the one or the other."""
         with self.reached():
             if self.is_local:
-                with _part_of(Path(self.path(*parts)), content) as part:
-                    part.replace(self.path(*parts))
+                path = Path(self.path(*parts))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _part_of(path, content) as part:
+                    part.replace(path)
             else:
                 self.files.pipe_file(self.path(*parts), content)
 
@@ -187,6 +189,7 @@ class Place:
 
 def _create_local(path: Path, content: bytes) -> bool:
     """A hard link is made or not, and the file behind it is whole by then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _part_of(path, content) as part:
             os.link(part, path)
@@ -198,7 +201,6 @@ def _create_local(path: Path, content: bytes) -> bool:
 @contextmanager
 def _part_of(path: Path, content: bytes) -> Iterator[Path]:
     """A hidden file beside `path` that has the content and is on the disk; gone in the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with part.open("wb") as stream:

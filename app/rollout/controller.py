@@ -96,7 +96,7 @@ class Controller:
             order, why = self._order(rollout)
             made = None if order is None else self._moved(rollout, order, why, at)
             self._keep(rollout, at)
-        # Last, as what is kept: neither a bucket that hangs nor a large table holds up a way back.
+        # Last, as what is kept: this decision waits neither for a bucket that hangs nor for a large table.
         self._forget(at)
         self._tell(deployment.promoted)
         return made

@@ -83,13 +83,13 @@ def judge(plan: Plan, periods: Sequence[Period], moment: Moment) -> Verdict:
     harmful = [one.metric for one in findings if one.harmful]
     if harmful:
         return Verdict("rollback", f"harm is shown: {', '.join(harmful)}", findings)
-    waiting = _waits_for(plan, periods[-1], moment)
-    obstacle = None if waiting else _obstacle(plan, periods, moment, findings)
-    if not waiting and not obstacle:
-        return Verdict("promote", f"step {moment.step + 1} of {len(plan.steps)} is done", findings)
     if moment.in_rollout_s > plan.max_s and not moment.paused:
         return Verdict("rollback", f"no gain is shown after {plan.max_s:g} s", findings)
-    return Verdict("insufficient", waiting, findings) if waiting else Verdict("hold", str(obstacle), findings)
+    if waiting := _waits_for(plan, periods[-1], moment):
+        return Verdict("insufficient", waiting, findings)
+    if obstacle := _obstacle(plan, periods, moment, findings):
+        return Verdict("hold", obstacle, findings)
+    return Verdict("promote", f"step {moment.step + 1} of {len(plan.steps)} is done", findings)
 
 
 def look(plan: Plan, periods: Sequence[Period]) -> tuple[Finding, ...]:
