@@ -50,7 +50,7 @@ RAY_JOB = series(
     "kuberay_job_deployment_status", namespace="corewrite", name="corewrite-cycle", deployment_status="Failed"
 )
 SERVING = series("corewrite_inflight_requests", gate="rewrite")
-WEEK = 7 * DAY
+WEEK_S = 7 * 86_400
 
 
 def healthy(minutes: int) -> dict[str, str]:
@@ -114,7 +114,7 @@ STORIES = {
         ("CorewriteNearlineBacklog",), {"corewrite_nearline_backlog": f"900x{LONG}", DROPPED: f"0+10x{LONG}"}
     ),
     "refused": Story(("CorewriteGateRefused",), {JOB: f"0x{LONG - 30} 1x30"}),
-    "refused, two weeks ago": Story((), {JOB: f"1x{2 * WEEK}"}, minutes=2 * WEEK),
+    "refused, more than a week ago": Story((), {JOB: f"1x{LONG}", BEGUN: f"{-WEEK_S}x{LONG}"}),
     "a pod of it failed, and the next one was done": Story(
         (), {series("kube_job_status_failed", **CYCLE): f"1x{LONG}"}
     ),
