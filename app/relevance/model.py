@@ -129,10 +129,10 @@ class OnnxRelevance:
 
 def _name_of(document: Content) -> bytes:
     """By which it is remembered: a document may be of some kilobytes, and its image of as many again."""
-    told = hashlib.blake2b(document.text.encode("utf-8", "surrogatepass"), digest_size=16)
-    if document.image is not None:
-        told.update(b"\0" + array("d", document.image).tobytes())
-    return told.digest()
+    text = document.text.encode("utf-8", "surrogatepass")
+    # The text's length says where the image begins: a text may have any character, those of floats too.
+    image = array("d", document.image or ()).tobytes()
+    return hashlib.blake2b(b"%d " % len(text) + text + image, digest_size=16).digest()
 
 
 def read_verified(path: Path) -> RelevanceManifest:

@@ -82,6 +82,15 @@ def test_documents_are_embedded_once(counting: Path) -> None:
     with_model(counting, work)
 
 
+def test_a_text_that_spells_anothers_image_is_another_document(counting: Path) -> None:
+    async def work(model: OnnxRelevance) -> None:
+        shown = await model.embed_documents([Content("nurse", (0.0, 0.0))])
+        spelled = await model.embed_documents([Content("nurse\0" + "\0" * 8 * IMAGE_DIM)])
+        assert spelled.tolist() != shown.tolist()
+
+    with_model(counting, work)
+
+
 def test_a_document_asked_for_again_and_again_keeps_only_its_own_embedding(counting: Path) -> None:
     """Its row is not a view of the batch that it came with: strangers go when they are forgotten."""
     popular, at_once, dim = 100, 50, 3 + IMAGE_DIM
