@@ -94,8 +94,7 @@ class Settings(RolloutSettings, SignalSettings, TracingSettings, HttpSettings):
         default=None,
         description=(
             "PEM file of Ed25519 public keys, one of which must have signed a checkpoint before it is loaded "
-            "or pulled, but for the package's own (needs corewrite[signing]). Unset: they are not asked "
-            "for."
+            "or pulled, but for the package's own (needs corewrite[signing]). Unset: none is asked for."
         ),
     )
     activation_timeout_s: float = Field(
